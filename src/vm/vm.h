@@ -79,6 +79,12 @@ struct vm {
 	/* Board hooks. */
 	void (*board_reset)(struct vm *vm); /* all vCPUs stopped: put devices and boot image back */
 	void *board;
+
+	/* Called on the vCPU's thread after it left the engine with VCPU_EXIT_DEBUG. The vCPU then parks itself as if it had been
+	 * asked to pause (so that it runs no further instruction before the debugger's vm_pause()) until vm_resume(). The hook
+	 * only notes the event and wakes the debugger: it may not call vm_pause(). NULL: the exit is ignored. */
+	void (*debug_hook)(void *opaque, struct vcpu *vcpu);
+	void *debug_opaque;
 	uint64_t start_host_ns;      /* CLOCK_MONOTONIC at vm_start */
 	_Atomic uint64_t first_user_ns; /* host ns after start of the first guest instruction at CPL 3 in protected mode; 0: none yet */
 };
