@@ -46,6 +46,8 @@ void log_message(enum log_level level, const char *fmt, ...) __attribute__((form
 /* Parse a comma-separated list of category names ("irq,mmio", "all") into trace_mask.
  * Returns 0, or -1 and sets *bad to a pointer to the first unknown name. */
 int trace_enable(const char *list, const char **bad);
+/* The name --trace takes for a category, or NULL past the last one. */
+const char *trace_category_name(enum trace_category cat);
 void trace_message(enum trace_category cat, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
