@@ -43,7 +43,10 @@ struct engine {
 	void (*vcpu_destroy)(struct vcpu *vcpu);
 
 	/* Run on the calling thread (always the same for one vCPU) until an exit. Interrupts that
-	 * vcpu_interrupt_pending() shows are taken by the engine itself through vcpu->apic. */
+	 * vcpu->irq_pending announces are taken by the engine itself through vcpu->apic_ops->acknowledge(). Entered with the
+	 * state HALTED (or with nothing to do), it must look for a deliverable interrupt, NMI or SMI first and return
+	 * VCPU_EXIT_HALTED at once if there is none: the loop then sleeps until the next vcpu_kick(). It must return
+	 * VCPU_EXIT_KICKED soon when vcpu->requests is not 0. */
 	enum vcpu_exit (*vcpu_run)(struct vcpu *vcpu);
 	/* Make vcpu_run() notice a request, interrupt or NMI soon (microseconds). Any thread, must not block. */
 	void (*vcpu_kick)(struct vcpu *vcpu);

@@ -61,8 +61,11 @@ struct vcpu {
 
 	/* Set by any thread: requests is or-ed, then vcpu_kick(). */
 	_Atomic uint32_t requests;
-	_Atomic uint32_t irq_pending; /* a hint: the APIC has something deliverable: set by it, rechecked by the engine */
+	/* The APIC (probably) has something deliverable. Set by any thread; only the APIC clears it, on the vCPU's own thread,
+	 * when acknowledge(), EOI, TPR writes ... find nothing left. Engine: if (irq_pending && IF) v = acknowledge(). */
+	_Atomic uint32_t irq_pending;
 	uint8_t sipi_vector;
+	uint64_t tsc_delta; /* this vCPU's TSC minus the VM's (WRMSR to the TSC, TSC_ADJUST): kept by the engine, read by the APIC timer */
 
 	_Atomic bool halted, paused;
 	_Atomic uint32_t wake_sequence; /* futex: bumped by vcpu_kick() */

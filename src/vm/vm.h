@@ -75,6 +75,7 @@ struct vm {
 	_Atomic int end;        /* enum vm_end */
 	_Atomic int exit_status; /* of VM_END_DEBUG_EXIT */
 	_Atomic bool paused;
+	struct vcpu *died; /* the vCPU that caused VM_END_DIED, or NULL; its state can be read after vm_wait() */
 
 	/* Board hooks. */
 	void (*board_reset)(struct vm *vm); /* all vCPUs stopped: put devices and boot image back */
@@ -89,8 +90,10 @@ struct vm {
 	_Atomic uint64_t first_user_ns; /* host ns after start of the first guest instruction at CPL 3 in protected mode; 0: none yet */
 };
 
+/* Creates guest memory, the buses and the vcpus[] objects (config->cpus of them, apic_id = index), so that boards can
+ * attach APICs to them. The engine's own VM and vCPUs are created by vm_start. Guest time stands still until vm_start. */
 int vm_create(struct vm **out, const struct vm_config *config, const struct engine *engine, struct error *err);
-/* Create vCPUs (engine's too), start the event loop and vCPU threads. */
+/* Create the engine's VM and vCPUs, start the event loop and vCPU threads. */
 int vm_start(struct vm *vm, struct error *err);
 /* Wait until the VM ends; returns vm->end. */
 enum vm_end vm_wait(struct vm *vm);
@@ -102,6 +105,12 @@ void vm_reset(struct vm *vm);                 /* guest-requested: honours no_reb
 void vm_quit(struct vm *vm);
 void vm_debug_exit(struct vm *vm, int status);
 void vm_triple_fault(struct vm *vm, struct vcpu *vcpu);
+
+/* Call function(opaque) on every machine reset, in the order of registration, while all vCPUs are stopped (before
+ * board_reset), and once in vm_start before the first instruction. Before vm_start. */
+void vm_add_reset(struct vm *vm, void (*function)(void *opaque), void *opaque);
+/* Call function(opaque) in vm_destroy, in reverse order, when no thread runs any more: to free device objects. Before vm_start. */
+void vm_add_cleanup(struct vm *vm, void (*function)(void *opaque), void *opaque);
 
 /* Pause and resume: vm_pause returns when every vCPU has stopped and guest time stands still. Not from a vCPU thread or the event loop. */
 void vm_pause(struct vm *vm);
