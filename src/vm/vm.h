@@ -106,13 +106,13 @@ void vm_quit(struct vm *vm);
 void vm_debug_exit(struct vm *vm, int status);
 void vm_triple_fault(struct vm *vm, struct vcpu *vcpu);
 
-/* Call function(opaque) on every machine reset, in the order of registration, while all vCPUs are stopped (before
- * board_reset), and once in vm_start before the first instruction. Before vm_start. */
+/* Call function(opaque) on every machine reset, in the order of registration, while all vCPUs are stopped, before
+ * board_reset. Not called by vm_start: devices begin in their reset state. Before vm_start. */
 void vm_add_reset(struct vm *vm, void (*function)(void *opaque), void *opaque);
 /* Call function(opaque) in vm_destroy, in reverse order, when no thread runs any more: to free device objects. Before vm_start. */
 void vm_add_cleanup(struct vm *vm, void (*function)(void *opaque), void *opaque);
 
-/* Pause and resume: vm_pause returns when every vCPU has stopped and guest time stands still. Not from a vCPU thread or the event loop. */
+/* Pause and resume: vm_pause returns when every vCPU has stopped and guest time stands still. Not from a vCPU thread. Idempotent. */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 
