@@ -51,6 +51,9 @@ struct x86_system_ops {
 	/* Task priority, kept by the local APIC. */
 	uint64_t (*read_cr8)(struct x86_system *s);
 	void (*write_cr8)(struct x86_system *s, uint64_t value);
+	/* Read an aligned 8-byte word at a guest-physical address, for the PDPTEs a load of CR3 under PAE paging
+	 * checks. May be NULL: then no check is made. */
+	uint64_t (*read_physical)(struct x86_system *s, uint64_t gpa);
 };
 
 /* What the guest's CPU model has, where the semantics depend on it. */
@@ -61,6 +64,7 @@ struct x86_system_features {
 	uint8_t maxphyaddr;
 	bool is_amd; /* SYSCALL/SYSRET/SYSENTER and segment details differ by vendor */
 	bool fxsr_opt;
+	bool null_keeps_base; /* AMD before CPUID 8000_0021.EAX[6]: a null selector leaves the base of the segment as it was */
 };
 
 struct x86_system {
@@ -72,6 +76,8 @@ struct x86_system {
 };
 
 /* ---- segments (SDM vol. 3, 3.4, 5) ---- */
+/* MOV, POP, Lxx to ES, SS, DS, FS, GS. The caller sets mov_ss_shadow after MOV SS and POP SS (LSS has no shadow).
+ * A null selector leaves attr 0 (no X86_ATTR_P): unusable outside 64-bit mode. */
 int x86_load_segment(struct x86_system *s, enum x86_seg seg, uint16_t selector, struct x86_fault *fault);
 int x86_load_ldtr(struct x86_system *s, uint16_t selector, struct x86_fault *fault);
 int x86_load_tr(struct x86_system *s, uint16_t selector, struct x86_fault *fault);
@@ -100,16 +106,21 @@ enum x86_event_kind {
 	X86_EVENT_INT3_INTO, /* INT3, INTO: gate DPL is checked */
 	X86_EVENT_INT1,      /* ICEBP */
 };
-/* Deliver one event through the IVT/IDT. -1 with *fault if delivery itself faulted. */
+/* Deliver one event through the IVT/IDT. -1 with *fault if delivery itself faulted. Exceptions of fault class save
+ * RF = 1; for an interrupt in the middle of a string instruction the caller sets RF before. Ends STI and MOV SS
+ * shadows. HARDWARE vector 2 is an NMI and masks further ones. */
 int x86_deliver_event(struct x86_system *s, enum x86_event_kind kind, uint8_t vector, bool has_error, uint32_t error,
 		      struct x86_fault *fault);
 /* Deliver an exception, escalating faults during delivery to #DF and to shutdown (SDM vol. 3, table 6-5).
  * Sets CR2 for #PF and DR6 for #DB, RF in the pushed image for faults. Returns 0, or -1: triple fault. */
 int x86_raise_fault(struct x86_system *s, const struct x86_fault *fault);
-/* The same escalation for other kinds. Returns 0, or -1: triple fault. */
+/* The same escalation for other kinds. Returns 0, or -1: triple fault. For HARDWARE; software interrupts use
+ * x86_deliver_event(), because the fault must find rip at the instruction. */
 int x86_raise_event(struct x86_system *s, enum x86_event_kind kind, uint8_t vector);
 
-/* Hardware task switch (SDM vol. 3, 7.3). */
+/* Hardware task switch (SDM vol. 3, 7.3). On -1 the switch may be complete, the fault then belonging to the new task;
+ * the instructions above (far transfers, IRET, INT n) raise such faults themselves and return 0. During a switch
+ * ops->read must follow cr3 as changed in *cpu (X86_EFFECT_CR3 is set before the next access). */
 enum x86_task_switch_reason { X86_TASK_JMP, X86_TASK_CALL, X86_TASK_IRET, X86_TASK_GATE };
 int x86_task_switch(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason, bool has_error,
 		    uint32_t error, struct x86_fault *fault);
