@@ -85,14 +85,18 @@ static int start(struct session *session, struct error *err)
 		return error_set_errno(err, errno, "cannot start the monitor");
 	if (!vm_watch_fd(session->vm, session->signal_fd, EPOLLIN, signal_arrived, session))
 		return error_set_errno(err, errno, "cannot watch for signals");
+	if (options->gdb && !options->gdb_nowait)
+		vm_pause(session->vm);
+	if (vm_start(session->vm, err))
+		return -1;
 	if (options->gdb) {
 		session->gdb = gdbstub_start(session->vm, options->gdb, err);
 		if (!session->gdb)
 			return -1;
 		if (!options->gdb_nowait)
-			vm_pause(session->vm);
+			fprintf(stderr, "lodge: waiting for GDB at %s\r\n", options->gdb);
 	}
-	return vm_start(session->vm, err);
+	return 0;
 }
 
 /* Say why the machine died; returns the exit status. */
@@ -106,7 +110,7 @@ static int report_death(struct vm *vm)
 		if (vcpu->exit_error.text[0]) {
 			log_error("vCPU %u: %s", i, vcpu->exit_error.text);
 			status = STATUS_FAILED;
-		} else if (vcpu->stats.exits[VCPU_EXIT_SHUTDOWN]) {
+		} else if (vcpu == vm->died) {
 			log_error("the guest died: triple fault on vCPU %u", i);
 		} else {
 			continue;
