@@ -12,7 +12,7 @@ void test_main(void)
 	static uint8_t stack[512];
 
 	CHECK_EQ("multiboot-magic", boot_magic, 0x2badb002);
-	TRY("ud2");
+	TRY("ud2", :);
 	CHECK_EQ("ud2-vector", trap.vector, UD);
 	CHECK_EQ("ud2-ip", trap.ip, trap.at);
 	c = user_ctx((ulong)user_code, (ulong)stack + 512);

@@ -11,7 +11,7 @@ void test_main(void)
 
 	CHECK_EQ("multiboot-magic", boot_magic, 0x2badb002);
 	CHECK("long-mode", rdmsr(MSR_EFER) & 0x400);
-	TRY("ud2");
+	TRY("ud2", :);
 	CHECK_EQ("ud2-vector", trap.vector, UD);
 	CHECK_EQ("ud2-ip", trap.ip, trap.at);
 	map_user(TEST_VA, 2);

@@ -4,7 +4,7 @@
 
 unsigned test_failures;
 volatile struct trap_record trap;
-volatile ulong recover_ip, recover_at;
+volatile ulong recover_ip, recover_at, recover_sp;
 static trap_handler *handlers[256];
 struct tss tss0;
 extern struct ctx *volatile run_ctx;
@@ -207,6 +207,11 @@ bool has_cpuid(uint32_t leaf, char reg, unsigned bit)
 		return false;
 	r = cpuid(leaf, 0);
 	return ((reg == 'a' ? r.a : reg == 'b' ? r.b : reg == 'c' ? r.c : r.d) >> bit) & 1;
+}
+
+bool is_tcg(void)
+{
+	return cpuid(0x40000000, 0).b == 0x54474354;
 }
 
 unsigned maxphyaddr(void)
@@ -509,6 +514,7 @@ void lib_init(void)
 	for (unsigned i = 0; i < 256; i++)
 		reset_gate(i);
 	lidt(&p);
+	asm volatile("lldt %w0" : : "r"(0));
 	load_tss(0, &tss0, (uintptr_t)trap_stack + sizeof(trap_stack));
 	/* Interrupts stay quiet until a test wants them. */
 	outb(0x21, 0xff);

@@ -140,6 +140,7 @@ static inline void pause_cpu(void)
 bool is_amd(void);		     /* AuthenticAMD or HygonGenuine */
 bool has_cpuid(uint32_t leaf, char reg, unsigned bit); /* reg 'a'..'d', subleaf 0 */
 unsigned maxphyaddr(void);
+bool is_tcg(void); /* QEMU's TCG: to step around what would kill it; never to change what is right */
 #define HAS_VME has_cpuid(1, 'd', 1)
 #define HAS_PCID has_cpuid(1, 'c', 17)
 #define HAS_X2APIC has_cpuid(1, 'c', 21)
@@ -214,6 +215,7 @@ struct frame {
 	uint64_t vector, error, ip, cs, flags, sp, ss;
 };
 #define MOVP "movq"
+#define SPREG "rsp"
 #else
 struct frame {
 	uint32_t gs, fs, es, ds;
@@ -221,6 +223,7 @@ struct frame {
 	uint32_t vector, error, ip, cs, flags, sp, ss, v_es, v_ds, v_fs, v_gs;
 };
 #define MOVP "movl"
+#define SPREG "esp"
 #endif
 
 struct trap_record {
@@ -228,15 +231,16 @@ struct trap_record {
 	ulong error, ip, cr2, flags, at /* address of the instruction under TRY() */;
 };
 extern volatile struct trap_record trap;
-extern volatile ulong recover_ip, recover_at;
+extern volatile ulong recover_ip, recover_at, recover_sp;
 
 #define TRY(insn, ...)                                                                             \
 	do {                                                                                       \
 		trap.vector = NO_TRAP;                                                             \
 		barrier();                                                                         \
-		asm volatile(MOVP " $881f, recover_at\n\t" MOVP " $882f, recover_ip\n"            \
-			     "881: " insn "\n"                                                     \
-			     "882: " MOVP " $0, recover_ip" __VA_ARGS__);                          \
+		asm volatile(MOVP " $881f, recover_at\n\t" MOVP " $882f, recover_ip\n\t"          \
+			     MOVP " %%" SPREG ", recover_sp\n881: " insn "\n"                        \
+			     "882: " MOVP " recover_sp, %%" SPREG "\n\t"                            \
+			     MOVP " $0, recover_ip" __VA_ARGS__);                                  \
 		barrier();                                                                         \
 	} while (0)
 
@@ -246,6 +250,8 @@ extern volatile ulong recover_ip, recover_at;
 		TRY(insn, __VA_ARGS__);                                                            \
 		trap.vector;                                                                       \
 	})
+
+/* (The operands of TRY() are at least a colon.) */
 
 /* A C handler for a vector: called first. It returns to the interrupted code. NULL: none. */
 typedef void trap_handler(struct frame *f);
