@@ -10,6 +10,11 @@
  *   xmm.., x87, MXCSR, k0-7  the guest's
  *   GS base         struct bt_cpu of this vCPU (one of its aliases, see below)
  *
+ * Arithmetic flags across far jumps. A jump through the jump cache (and tramp_jump, tramp_jump_miss) passes CF PF AF ZF SF OF
+ * in cpu->flags_slot, not in EFLAGS (which may hold anything, DF excepted): high byte as LAHF gives it, low byte OF (0 or 1).
+ * A far entry restores them only if its block needs them. So: C code that jumps to a far entry fills flags_slot; near entries,
+ * tramp_memory, tramp_commit, tramp_helper, tramp_chain, tramp_poll and tramp_dispatch have the flags in EFLAGS.
+ *
  * Where the guest is: pc_base is the linear address of the page the current block lies in; a
  * block knows only page offsets, so one translation serves every virtual mapping of a page.
  * RIP = pc_base + offset - CS.base.
@@ -96,6 +101,9 @@ struct bt_tables {
 #define BT_SITE_MID 8    /* not the last memory access of its instruction: never leave the block after it */
 #define BT_SITE_EXPLICIT_ALIGN 16 /* needs natural host alignment (movaps...): the bounce buffer keeps the address's low 6 bits anyway */
 
+#define BT_SITE_SEGMENT 32 /* r10 is an offset in segment `seg` (16- and 32-bit code, not flat): the runtime checks limit and
+			    * rights and adds the base; retry only if offset + size <= seg_end[write][seg] */
+
 /*
  * A memory access whose TLB check failed. Translated code does
  *     lea r10, linear address;  lea r11, [site];  jmp gs:[tramp_memory]
@@ -175,6 +183,11 @@ struct bt_cpu {
 	uint64_t scratch[8];     /* the translator's temporaries within one instruction */
 	uint64_t spill;          /* a register displaced while an instruction runs; see bt_fault_map */
 	uint64_t jump_linear;    /* target linear address of a jump miss */
+	uint16_t flags_slot;     /* arithmetic flags: (AH after LAHF) << 8 | OF */
+	uint16_t flags_slot_pad[3];
+	/* One past the highest offset that may be read ([0]) or written ([1]) in a segment with no further look: limit + 1 for
+	 * expand-up segments of the right type, else 0. Kept by bt_update_segments(). */
+	uint64_t seg_end[2][6];
 	int64_t tsc_offset;      /* guest TSC - host TSC, for inline RDTSC */
 
 	/* Addresses translated code jumps to (runtime's assembly). */
@@ -271,7 +284,7 @@ bt_helper bt_help_step;        /* BT_MODE_STEP: after an instruction: #DB with D
 bt_helper bt_help_debug_check; /* BT_MODE_DEBUG: before an instruction: DR7 execution match or gdb breakpoint; BT_NEXT if none */
 bt_helper bt_help_bcd;         /* daa das aaa aas aam aad salc */
 bt_helper bt_help_bt_memory;   /* bt/bts/btr/btc m, r outside what the translator does inline */
-bt_helper bt_help_masked;      /* spare */
+bt_helper bt_help_multimem;    /* class MULTIMEM: gathers, scatters, maskmov, movdir64b (runtime: helper_vector.c) */
 
 /* Linear address of a page offset of the running block, and RIP for it. */
 static inline uint64_t bt_rip(const struct bt_cpu *cpu, unsigned offset)
@@ -309,6 +322,9 @@ void bt_fpu_save(struct bt_cpu *cpu);
 void bt_request_exit(struct bt_cpu *cpu, enum vcpu_exit exit);
 
 struct vcpu *bt_generic_vcpu(struct bt_cpu *cpu);
+
+/* Recompute cpu->seg_end after segment registers changed: call wherever the mode is computed. (helper_system.c) */
+void bt_update_segments(struct bt_cpu *cpu);
 
 /* Flush translations of address spaces: used by helpers. (tlb.c) */
 void bt_tlb_flush_page(struct bt_cpu *cpu, uint64_t linear);              /* INVLPG: current address space, and globals */
