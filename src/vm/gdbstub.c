@@ -12,7 +12,7 @@
 #include "vm/gdbstub.h"
 
 #include <errno.h>
-#include <netdb.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
@@ -22,12 +22,11 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/util.h"
 #include "vm/gdb_registers.h"
+#include "vm/gdb_wire.h"
 #include "vm/vm.h"
 
 #define PACKET_MAX 16384 /* bytes of data in one packet, either way */
@@ -42,7 +41,7 @@ struct gdbstub {
 	struct vm *vm;
 	int listener, client;
 	int event_fd;
-	char unix_path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* to be removed at the end, or "" */
+	char unix_path[128]; /* to be removed at the end, or "" */
 	pthread_t thread;
 	_Atomic bool ending;
 	_Atomic uint64_t stopped_vcpus; /* bit n: vCPU n met a breakpoint or finished a step */
@@ -67,48 +66,7 @@ struct gdbstub {
 	char description[DESCRIPTION_MAX];
 };
 
-/* ---- hexadecimal and replies ---- */
-
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
-/* Read a hexadecimal number at *text and move past it; false if there is none. */
-static bool read_hex(const char **text, uint64_t *value)
-{
-	const char *start = *text;
-
-	for (*value = 0; hex_value(**text) >= 0; (*text)++)
-		*value = *value << 4 | (unsigned)hex_value(**text);
-	return *text != start;
-}
-
-static bool read_char(const char **text, char c)
-{
-	if (**text != c)
-		return false;
-	(*text)++;
-	return true;
-}
-
-/* Decode hex digits into at most size bytes; returns the bytes made. */
-static size_t decode_hex(const char *text, uint8_t *bytes, size_t size)
-{
-	size_t n = 0;
-
-	while (n < size && hex_value(text[0]) >= 0 && hex_value(text[1]) >= 0) {
-		bytes[n++] = (uint8_t)(hex_value(text[0]) << 4 | hex_value(text[1]));
-		text += 2;
-	}
-	return n;
-}
+/* ---- replies ---- */
 
 static void __attribute__((format(printf, 2, 3))) reply_format(struct gdbstub *stub, const char *fmt, ...)
 {
@@ -300,7 +258,7 @@ static bool parse_thread(struct gdbstub *stub, const char **text, int *vcpu)
 		*vcpu = -1;
 		return true;
 	}
-	if (!read_hex(text, &id) || id > stub->vm->vcpu_count)
+	if (!gdb_read_hex(text, &id) || id > stub->vm->vcpu_count)
 		return false;
 	*vcpu = (int)id - 1; /* 0, "any", becomes -1, "all" */
 	return true;
@@ -327,7 +285,7 @@ static void write_registers(struct gdbstub *stub, const char *text)
 	for (unsigned n = 0; n < gdb_register_count(stub->long_mode); n++) {
 		unsigned size = gdb_register_size(stub->long_mode, n);
 
-		if (decode_hex(text, value, size) != size)
+		if (gdb_decode_hex(text, value, size) != size)
 			break;
 		gdb_register_write(stub->long_mode, n, &state, value);
 		text += 2 * size;
@@ -342,7 +300,7 @@ static void read_register(struct gdbstub *stub, const char *text)
 	uint8_t value[GDB_REGISTER_SIZE_MAX];
 	uint64_t n;
 
-	if (!read_hex(&text, &n) || n >= gdb_register_count(stub->long_mode)) {
+	if (!gdb_read_hex(&text, &n) || n >= gdb_register_count(stub->long_mode)) {
 		reply_error(stub, EINVAL);
 		return;
 	}
@@ -357,13 +315,13 @@ static void write_register(struct gdbstub *stub, const char *text)
 	uint8_t value[GDB_REGISTER_SIZE_MAX];
 	uint64_t n;
 
-	if (!read_hex(&text, &n) || n >= gdb_register_count(stub->long_mode) || !read_char(&text, '=')) {
+	if (!gdb_read_hex(&text, &n) || n >= gdb_register_count(stub->long_mode) || !gdb_read_char(&text, '=')) {
 		reply_error(stub, EINVAL);
 		return;
 	}
 	unsigned size = gdb_register_size(stub->long_mode, (unsigned)n);
 
-	if (decode_hex(text, value, size) != size) {
+	if (gdb_decode_hex(text, value, size) != size) {
 		reply_error(stub, EINVAL);
 		return;
 	}
@@ -394,7 +352,7 @@ static size_t copy_memory(struct gdbstub *stub, uint64_t linear, uint8_t *bytes,
 
 static bool parse_range(const char **text, uint64_t *address, uint64_t *len)
 {
-	return read_hex(text, address) && read_char(text, ',') && read_hex(text, len);
+	return gdb_read_hex(text, address) && gdb_read_char(text, ',') && gdb_read_hex(text, len);
 }
 
 static void read_memory(struct gdbstub *stub, const char *text)
@@ -419,11 +377,11 @@ static void write_memory(struct gdbstub *stub, const char *text, const char *end
 	uint8_t bytes[PACKET_MAX];
 	uint64_t address, len;
 
-	if (!parse_range(&text, &address, &len) || !read_char(&text, ':') || len > sizeof(bytes)) {
+	if (!parse_range(&text, &address, &len) || !gdb_read_char(&text, ':') || len > sizeof(bytes)) {
 		reply_error(stub, EINVAL);
 		return;
 	}
-	size_t have = binary ? MIN((size_t)(end - text), sizeof(bytes)) : decode_hex(text, bytes, sizeof(bytes));
+	size_t have = binary ? MIN((size_t)(end - text), sizeof(bytes)) : gdb_decode_hex(text, bytes, sizeof(bytes));
 
 	if (have < len) {
 		reply_error(stub, EINVAL);
@@ -446,7 +404,7 @@ static void change_breakpoint(struct gdbstub *stub, const char *text, bool inser
 	if (*text != '0' && *text != '1')
 		return; /* watchpoints: not supported is an empty reply */
 	text++;
-	if (!read_char(&text, ',') || !read_hex(&text, &address)) {
+	if (!gdb_read_char(&text, ',') || !gdb_read_hex(&text, &address)) {
 		reply_error(stub, EINVAL);
 		return;
 	}
@@ -476,7 +434,7 @@ static void continue_or_step(struct gdbstub *stub, const char *text, bool step)
 {
 	uint64_t address;
 
-	if (read_hex(&text, &address)) {
+	if (gdb_read_hex(&text, &address)) {
 		struct x86_cpu_state state;
 
 		stub->vm->engine->get_state(general_vcpu(stub), &state);
@@ -491,16 +449,16 @@ static void vcont(struct gdbstub *stub, const char *text)
 {
 	int step = -1;
 
-	while (read_char(&text, ';')) {
+	while (gdb_read_char(&text, ';')) {
 		char action = *text++;
 		int vcpu = -1;
 
 		if (action == 'C' || action == 'S') { /* with a signal, which a machine does not take */
 			uint64_t signal;
 
-			read_hex(&text, &signal);
+			gdb_read_hex(&text, &signal);
 		}
-		if (read_char(&text, ':') && !parse_thread(stub, &text, &vcpu)) {
+		if (gdb_read_char(&text, ':') && !parse_thread(stub, &text, &vcpu)) {
 			reply_error(stub, EINVAL);
 			send_reply(stub);
 			return;
@@ -577,7 +535,7 @@ static void monitor_command(struct gdbstub *stub, const char *text)
 	static const char help[] = "monitor reset: reset the machine\nmonitor quit: end it\n";
 	char command[64];
 
-	command[decode_hex(text, (uint8_t *)command, sizeof(command) - 1)] = '\0';
+	command[gdb_decode_hex(text, (uint8_t *)command, sizeof(command) - 1)] = '\0';
 	if (!strcmp(command, "reset")) {
 		vm_reset(stub->vm);
 		reply_format(stub, "OK");
@@ -749,11 +707,11 @@ static void receive_byte(struct gdbstub *stub, char c)
 		}
 		break;
 	case IN_CHECKSUM_1:
-		stub->sum_expected = (uint8_t)(hex_value(c) << 4);
+		stub->sum_expected = (uint8_t)(gdb_hex_value(c) << 4);
 		stub->phase = IN_CHECKSUM_2;
 		break;
 	case IN_CHECKSUM_2:
-		stub->sum_expected |= (uint8_t)(hex_value(c) & 15);
+		stub->sum_expected |= (uint8_t)(gdb_hex_value(c) & 15);
 		stub->phase = IDLE;
 		packet_complete(stub);
 		break;
@@ -802,57 +760,7 @@ static void *stub_thread(void *opaque)
 	return NULL;
 }
 
-/* ---- listening ---- */
-
-static int listen_unix(struct gdbstub *stub, const char *path, struct error *err)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct stat st;
-
-	if (!*path || strlen(path) >= sizeof(address.sun_path))
-		return error_set(err, 0, "--gdb unix:%s: a socket's path has 1 to %zu characters", path,
-				 sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, path);
-	stub->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (stub->listener < 0)
-		return error_set_errno(err, errno, "cannot create a socket for GDB");
-	if (stat(path, &st) == 0 && S_ISSOCK(st.st_mode))
-		unlink(path);
-	if (bind(stub->listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(stub->listener, 1) < 0)
-		return error_set_errno(err, errno, "cannot listen for GDB at '%s'", path);
-	strcpy(stub->unix_path, path);
-	return 0;
-}
-
-/* HOST:PORT, [HOST]:PORT or :PORT. */
-static int listen_tcp(struct gdbstub *stub, const char *address, struct error *err)
-{
-	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
-	struct addrinfo *list;
-	char host[256] = "127.0.0.1";
-	const char *colon = strrchr(address, ':');
-	int one = 1;
-
-	if (!colon || !colon[1] || (size_t)(colon - address) >= sizeof(host))
-		return error_set(err, 0, "--gdb '%s': give [tcp:][HOST]:PORT or unix:PATH", address);
-	if (colon > address) {
-		bool bracketed = *address == '[' && colon[-1] == ']';
-
-		snprintf(host, sizeof(host), "%.*s", (int)(colon - address) - 2 * bracketed, address + bracketed);
-	}
-	int failure = getaddrinfo(host, colon + 1, &hints, &list);
-	if (failure)
-		return error_set(err, 0, "--gdb '%s': %s", address, gai_strerror(failure));
-	stub->listener = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (stub->listener >= 0)
-		setsockopt(stub->listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	int result = stub->listener < 0 || bind(stub->listener, list->ai_addr, list->ai_addrlen) < 0 ||
-				     listen(stub->listener, 1) < 0 ?
-			     error_set_errno(err, errno, "cannot listen for GDB at '%s'", address) :
-			     0;
-	freeaddrinfo(list);
-	return result;
-}
+/* ---- beginning and end ---- */
 
 static void free_stub(struct gdbstub *stub)
 {
@@ -870,7 +778,6 @@ static void free_stub(struct gdbstub *stub)
 struct gdbstub *gdbstub_start(struct vm *vm, const char *address, struct error *err)
 {
 	struct gdbstub *stub = calloc(1, sizeof(*stub));
-	const char *rest;
 
 	if (!stub) {
 		error_set_errno(err, ENOMEM, "cannot start the GDB stub");
@@ -880,13 +787,13 @@ struct gdbstub *gdbstub_start(struct vm *vm, const char *address, struct error *
 	stub->client = stub->listener = -1;
 	stub->stepping = -1;
 	stub->event_fd = eventfd(0, EFD_CLOEXEC);
-	if ((rest = after(address, "unix:")) ? listen_unix(stub, rest, err) :
-		    listen_tcp(stub, (rest = after(address, "tcp:")) ? rest : address, err)) {
+	if (stub->event_fd < 0) {
+		error_set_errno(err, errno, "cannot start the GDB stub");
 		free_stub(stub);
 		return NULL;
 	}
-	if (stub->event_fd < 0) {
-		error_set_errno(err, errno, "cannot start the GDB stub");
+	stub->listener = gdb_listen(address, stub->unix_path, sizeof(stub->unix_path), err);
+	if (stub->listener < 0) {
 		free_stub(stub);
 		return NULL;
 	}
