@@ -65,7 +65,8 @@ int block_options_parse(struct block_options *options, const char *spec, struct 
 struct block_image *block_open(const struct block_options *options, struct error *err);
 void block_close(struct block_image *image);
 
-/* A throw-away overlay over base (owned from now on): writes go to an unlinked temporary file in $TMPDIR. */
+/* A throw-away overlay over base (owned from now on): writes go to an unlinked temporary file in $TMPDIR (default /var/tmp).
+ * On failure base stays the caller's. */
 struct block_image *block_overlay_create(struct block_image *base, struct error *err);
 
 /* Total length of a vector. */

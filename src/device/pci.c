@@ -6,8 +6,8 @@
  * write: the command register and BARs (decoding), MSI-X control, and whatever the device's hook wants. BAR sizing
  * works by itself, since the low bits of a BAR are outside its write mask.
  *
- * Mappings: sync_device() compares what the registers ask for with what is on the buses. A window that overlaps someone
- * else's region stays off until the other one goes (a guest may move BARs through each other in any order).
+ * Mappings: sync_device() compares what the registers ask for with what is on the buses. A window that the bus refuses
+ * (its table is full) stays off and is tried again when something else has been unmapped.
  *
  * Locks: bus->lock around configuration space and mappings; bus->irq_lock, a leaf, around pin levels. A
  * device may hold its own lock when it sets its pin, so irq_lock is never held around calls into devices.
@@ -150,7 +150,7 @@ static void sync_device(struct pci_device *dev)
 	bool changed = unmap_stale(dev);
 
 	map_wanted(dev);
-	if (changed) /* others may have waited for the place */
+	if (changed)
 		for (unsigned i = 0; i < ARRAY_SIZE(bus->devices); i++)
 			if (bus->devices[i] && bus->devices[i] != dev)
 				map_wanted(bus->devices[i]);
