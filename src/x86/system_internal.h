@@ -9,6 +9,8 @@
 #ifndef LODGE_X86_SYSTEM_INTERNAL_H
 #define LODGE_X86_SYSTEM_INTERNAL_H
 
+#include <stddef.h>
+
 #include "x86/system.h"
 
 #define SYS_HOT __attribute__((hot))
@@ -46,6 +48,14 @@ enum system_type {
 	SYSTEM_TRAP_GATE32 = 15,
 };
 #define TSS_BUSY 2u
+
+/* DR6 bits that read as 1, DR7.GD, and the DEBUGCTL bits #DB clears (SDM vol. 3, 17.2, 17.4.1) */
+#define DR6_FIXED_1 0xffff0ff0u
+#define DR6_BD 0x2000u
+#define DR6_BT 0x8000u
+#define DR7_FIXED_1 0x0400u
+#define DR7_GD 0x2000u
+#define DEBUGCTL_LBR_BTF 3u
 
 /* Attributes of the segments that need no descriptor */
 #define ATTR_REAL_DATA 0x0093u
@@ -258,6 +268,11 @@ static inline bool sys_code_offset_ok(bool long_mode, uint16_t attr, uint32_t li
 	return offset <= limit;
 }
 
+/* The code segment far RET and IRET return to, and the stack segment they pop (code_attr: the new CS's). */
+int sys_check_return_code(struct x86_system *s, uint16_t selector, uint64_t *d, struct x86_fault *fault);
+int sys_check_return_stack(struct x86_system *s, uint16_t selector, unsigned cpl, uint16_t code_attr,
+			   struct x86_segment *ss, struct x86_fault *fault);
+
 /* After a return to an outer level: data segments the new CPL may not use become null. */
 void sys_drop_inner_segments(struct x86_system *s, unsigned cpl);
 
@@ -342,7 +357,10 @@ int sys_task_switch(struct x86_system *s, uint16_t selector, enum x86_task_switc
 int sys_task_transfer(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason,
 		      struct x86_fault *fault);
 
-/* Load CR3 as a task switch does; EFFECTs included. #GP(0) for bad PDPTEs. */
+/* After a task switch that failed: raises the fault in the new task if the switch was committed (then 0), else -1. */
+int sys_settle_task(struct x86_system *s, bool committed, struct x86_fault *fault);
+
+/* Under PAE paging, as these values would have it: #GP(0) if a present PDPTE has a reserved bit set. */
 int sys_check_pdptes(struct x86_system *s, uint64_t cr0, uint64_t cr3, uint64_t cr4, struct x86_fault *fault);
 
 /* RFLAGS changed from old: tell the engine if interrupts may have opened up. */
