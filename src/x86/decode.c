@@ -142,7 +142,8 @@ struct decoder {
 	uint8_t w;              /* REX.W, VEX.W, EVEX.W */
 	int8_t seg;             /* override, or -1 */
 	/* EVEX */
-	uint8_t mask, broadcast, zero, vector_hi;
+	uint8_t mask, broadcast, zero, vector_hi, reg_hi;
+	uint8_t vsib_index;
 };
 
 static inline uint16_t load16(const uint8_t *p)
@@ -231,10 +232,12 @@ static inline void decode_memory(struct decoder *d, struct x86_insn *insn, bool 
 	insn->seg = base == X86_RSP || base == X86_RBP ? X86_SS : X86_DS;
 	if (base >= 0)
 		insn->gpr_addr = (uint16_t)(1u << base);
-	if (vsib)
-		insn->index = -1; /* a vector register: not a GPR */
-	else if (index >= 0)
+	if (vsib) { /* the index is a vector register: not a GPR */
+		d->vsib_index = (uint8_t)(index | d->vector_hi << 4);
+		insn->index = -1;
+	} else if (index >= 0) {
 		insn->gpr_addr |= (uint16_t)(1u << index);
+	}
 }
 
 static inline void decode_immediate(struct decoder *d, struct x86_insn *insn, unsigned kind)
@@ -315,9 +318,9 @@ static inline unsigned memory_size(const struct decoder *d, const struct x86_ins
 	case MEM_DT:
 		return d->is64 ? 10 : 6;
 	case MEM_ENV:
-		return d->default_opsize == 2 ? 14 : 28;
+		return d->default_opsize == 2 && !d->w ? 14 : 28;
 	case MEM_SAVE:
-		return d->default_opsize == 2 ? 94 : 108;
+		return d->default_opsize == 2 && !d->w ? 94 : 108;
 	case MEM_512:
 		return 512;
 	case MEM_VL:
@@ -521,6 +524,9 @@ static const struct opcode_desc *decode_evex(struct decoder *d, struct x86_insn 
 	d->broadcast = p[3] >> 4 & 1;
 	d->zero = p[3] >> 7;
 	d->vector_hi = ~p[3] >> 3 & 1;
+	d->reg_hi = ~p[1] >> 4 & 1;
+	if (!d->is64 && d->vector_hi)
+		d->invalid = true;
 	insn->vl = (uint8_t)(16u << (p[3] >> 5 & 3));
 	d->prefix_index = p[2] & 3;
 	insn->mandatory = mandatory_byte[p[2] & 3];
@@ -574,6 +580,18 @@ static void check_vector(struct decoder *d, struct x86_insn *insn, const struct 
 		if (insn->vvvv & 15 || (evex && d->vector_hi && !(v & V_VSIB)))
 			d->invalid = true;
 	}
+	if (d->is64 && (v & V_KREG ? insn->rex & 4 || d->reg_hi : desc->a & (A_REG_R | A_REG_W) && d->reg_hi))
+		d->invalid = true;
+	if (!d->is64)
+		insn->vvvv &= 7;
+	if (v & V_VSIB && desc->a & A_RM_R) { /* gathers: destination, index and mask must differ */
+		unsigned reg = (insn->modrm >> 3 & 7) | (insn->rex & 4u) << 1 | (d->is64 ? (unsigned)d->reg_hi << 4 : 0u);
+
+		if (reg == d->vsib_index || (!evex && (reg == insn->vvvv || insn->vvvv == d->vsib_index)))
+			d->invalid = true;
+	}
+	if (v & V_KVVVV && insn->vvvv & 8)
+		d->invalid = true;
 	if (v & V_W64 && !d->is64) {
 		d->w = 0;
 		insn->rex &= 7;
@@ -601,6 +619,38 @@ static void check_vector(struct decoder *d, struct x86_insn *insn, const struct 
 		d->invalid = true;
 }
 
+/* Register numbers that are undefined: segment, control and debug registers. */
+static void check_system(struct decoder *d, const struct x86_insn *insn)
+{
+	unsigned reg = insn->modrm >> 3 & 7, full = reg | (unsigned)(insn->rex & 4) << 1;
+
+	switch (insn->op) {
+	case X86_OP_MOV_FROM_SEG:
+		d->invalid |= reg > X86_GS;
+		break;
+	case X86_OP_MOV_TO_SEG:
+		d->invalid |= reg > X86_GS || reg == X86_CS;
+		break;
+	case X86_OP_MOV_FROM_CR:
+	case X86_OP_MOV_TO_CR:
+		d->invalid |= full != 0 && full != 2 && full != 3 && full != 4 && full != 8;
+		break;
+	case X86_OP_VMCALL:
+	case X86_OP_MONITOR:
+	case X86_OP_MWAIT:
+	case X86_OP_CLAC:
+	case X86_OP_STAC:
+	case X86_OP_XGETBV:
+	case X86_OP_XSETBV:
+		d->invalid |= (insn->prefixes & (X86_PFX_66 | X86_PFX_F2 | X86_PFX_F3)) != 0;
+		break;
+	case X86_OP_MOV_FROM_DR:
+	case X86_OP_MOV_TO_DR:
+		d->invalid |= full > 7;
+		break;
+	}
+}
+
 int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum x86_mode_bits mode)
 {
 	uint8_t copy[48];
@@ -610,6 +660,7 @@ int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum 
 	unsigned pos = 0, kind, prefixes = 0, rex = 0, rep = 0, osize, rule;
 	uint64_t a;
 	uint8_t byte;
+	bool short_source = false; /* movsxd with a 16-bit operand size */
 
 	*insn = (struct x86_insn){ .base = -1, .index = -1, .seg = X86_DS };
 	if (avail < 32) { /* reads below may pass the end of a short or overlong instruction */
@@ -772,8 +823,13 @@ int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum 
 			insn->mandatory = 0;
 	}
 
+	if (unlikely(insn->op_class == X86_CLASS_SYSTEM))
+		check_system(&d, insn);
+
 	/* ModRM */
-	if (insn->has_modrm && insn->op_class != X86_CLASS_INVALID) {
+	if (unlikely((a & A_REG_ALWAYS) == A_REG_ALWAYS)) {
+		/* mov to and from control and debug registers: no memory form */
+	} else if (insn->has_modrm && insn->op_class != X86_CLASS_INVALID) {
 		if (insn->modrm < 0xc0) {
 			if (unlikely(a & A_REG_ONLY))
 				d.invalid = true;
@@ -819,8 +875,10 @@ int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum 
 	if (rule <= MEM_4 && rule != MEM_NONE && insn->op_class == X86_CLASS_COPY && insn->unit == X86_UNIT_INT &&
 	    a & A_RM_GPR) { /* movzx, movsx, movsxd: the size of the source */
 		insn->opsize = rule == MEM_4 ? 4 : (uint8_t)rule;
-		if (rule == MEM_4 && osize == 2)
+		if (rule == MEM_4 && osize == 2) {
 			insn->opsize = 2;
+			short_source = true;
+		}
 	}
 	if (insn->unit == X86_UNIT_SSE)
 		insn->vl = 16;
@@ -837,7 +895,7 @@ int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum 
 		insn->seg = d.seg >= 0 ? (uint8_t)d.seg : X86_DS;
 
 	if (insn->has_mem) {
-		unsigned size = rule == MEM_4 && insn->opsize == 2 ? 2 : memory_size(&d, insn, rule);
+		unsigned size = short_source ? 2 : memory_size(&d, insn, rule);
 
 		if (insn->encoding == X86_ENC_EVEX) {
 			unsigned scale;

@@ -223,7 +223,7 @@ const struct opcode_desc x86_map_1byte[256] = {
 #define JCCZ { BR(JCC) | A_SIZE(F64) | IMM(RELZ) | F(CC) }
 #define SETCC { C | E_W | A_SIZE(B) | F(CC) }
 #define BSWAP { C | A_SIZE(Y) | A_OPC_R | A_OPC_W }
-#define MOVCR(op, isr) { SYS(op) | M | A_SIZE(M) | isr | A_RM_GPR }
+#define MOVCR(op, isr) { SYS(op) | M | A_SIZE(M) | isr | A_RM_GPR | A_REG_ALWAYS }
 
 const struct opcode_desc x86_map_0f[256] = {
 	[0x00] = GROUP(G_0F00), [0x01] = MODSPLIT(G_0F01),
@@ -411,11 +411,14 @@ const struct opcode_desc x86_desc_groups[G_COUNT][8] = {
 		   { C | E_RW | IMM(UB) | LK | F(BT) } },
 	[G_C7_0F] = { [1] = { C | OP(CMPXCHG8B16B) | M | A_RM_R | A_RM_W | A_SIZE(Y) | A_MEM(2V) | MEMO | LK | IMPL(CX8B) |
 			      ISA(CX8) | F(ZF_W) },
-		      [3] = { SYS(XRSTORS) | M | A_RM_R | A_MEM(NONE) | MEMO | ISA(XSAVE) | IMPL(AD_R) },
-		      [4] = { SYS(XSAVEC) | M | A_RM_W | A_MEM(NONE) | MEMO | ISA(XSAVE) | IMPL(AD_R) },
-		      [5] = { SYS(XSAVES) | M | A_RM_W | A_MEM(NONE) | MEMO | ISA(XSAVE) | IMPL(AD_R) },
+		      [3] = PFX(G_C7_0F_3),
+		      [4] = PFX(G_C7_0F_4),
+		      [5] = PFX(G_C7_0F_5),
 		      [6] = PFX(G_C7_0F_6),
 		      [7] = PFX(G_C7_0F_7) },
+	[G_C7_0F_3] = P4(SYS(XRSTORS) | M | A_RM_R | A_MEM(NONE) | MEMO | ISA(XSAVE) | IMPL(AD_R), 0, 0, 0),
+	[G_C7_0F_4] = P4(SYS(XSAVEC) | M | A_RM_W | A_MEM(NONE) | MEMO | ISA(XSAVE) | IMPL(AD_R), 0, 0, 0),
+	[G_C7_0F_5] = P4(SYS(XSAVES) | M | A_RM_W | A_MEM(NONE) | MEMO | ISA(XSAVE) | IMPL(AD_R), 0, 0, 0),
 	/* rdrand, and with F3 senduipi (not known) */
 	[G_C7_0F_6] = P4(C | OP(RDRAND) | M | REGO | A_RM_W | A_RM_GPR | ISA(RDRAND) | F(ARITH),
 			 C | OP(RDRAND) | M | REGO | A_RM_W | A_RM_GPR | ISA(RDRAND) | F(ARITH), 0, 0),

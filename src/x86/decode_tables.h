@@ -51,7 +51,8 @@ struct opcode_desc {
 #define A_GET_IMPL(a) A_GET(a, 48, 5)
 #define A_LOCK A_FIELD(1, 53)     /* LOCK allowed with a memory destination */
 #define A_MEM_ONLY A_FIELD(1, 54) /* mod = 3 is undefined */
-#define A_REG_ONLY A_FIELD(1, 55) /* mod != 3 is undefined (or, for mov cr/dr, ignored) */
+#define A_REG_ONLY A_FIELD(1, 55) /* mod != 3 is undefined */
+#define A_REG_ALWAYS (A_MEM_ONLY | A_REG_ONLY) /* mod is ignored: register form */
 #define A_ALIGN A_FIELD(1, 56)    /* the memory operand must be aligned to its size */
 #define A_NO64 A_FIELD(1, 57)
 #define A_ONLY64 A_FIELD(1, 58)
@@ -212,6 +213,8 @@ enum {
 #define V_W64 (1u << 18)      /* W is ignored outside 64-bit mode (it sizes a GPR) */
 #define V_AVX1 (1u << 19)     /* the 128-bit form belongs to the older feature: see decode.c */
 #define V_NDS_REG (1u << 20)  /* vvvv names an operand in the register form only */
+#define V_KREG (1u << 21)     /* ModRM.reg is an opmask register: only 0..7 are defined */
+#define V_KVVVV (1u << 22)    /* vvvv is an opmask register */
 
 enum { VLEN_ANY, VLEN_128, VLEN_256, VLEN_IGN, VLEN_512, VLEN_256UP };
 enum { BCAST_NONE, BCAST_W, BCAST_4, BCAST_8, BCAST_2 };

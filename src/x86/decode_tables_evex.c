@@ -40,10 +40,10 @@
 /* Three operands, two operands, comparison into an opmask; attributes; X: with an immediate. */
 #define P3(op, x) [op] = { V | RVL, NDS | MZ | x }
 #define P2(op, x) [op] = { V | RVL, MZ | x }
-#define PK(op, x) [op] = { V | RVL, NDS | MK | x }
+#define PK(op, x) [op] = { V | RVL, NDS | MK | V_KREG | x }
 #define X3(op, x) [op] = { V | RVL | IB, NDS | MZ | x }
 #define X2(op, x) [op] = { V | RVL | IB, MZ | x }
-#define XK(op, x) [op] = { V | RVL | IB, NDS | MK | x }
+#define XK(op, x) [op] = { V | RVL | IB, NDS | MK | V_KREG | x }
 #define S3(op, s, x) [op] = { V | R(s), NDS | MZ | L(IGN) | x }
 #define SX(op, s, x) [op] = { V | R(s) | IB, NDS | MZ | L(IGN) | x }
 #define SH(op, x) [op] = { V | R(16), NDS | MZ | NF | x }
@@ -98,7 +98,7 @@ const struct opcode_desc x86_map_evex[3][4][256] = {
 	    S3(0x5c, 4, W0 | ER), S3(0x5d, 4, W0 | ER), S3(0x5e, 4, W0 | ER), S3(0x5f, 4, W0 | ER), LD(0x6f, 0), X2(0x70, NF),
 	    [0x78] = { V | R(4) | GW | GY, L(IGN) | V_W64 | ER }, [0x79] = { V | R(4) | GW | GY, L(IGN) | V_W64 | ER },
 	    [0x7a] = { V | R(HW), MZ | BW | ER }, [0x7b] = { V | RG(Y) | GY, NDS | L(IGN) | V_W64 | ER },
-	    [0x7e] = { V | R(8), L(128) | W1 }, ST(0x7f, 0), [0xc2] = { V | R(4) | IB, NDS | MK | L(IGN) | W0 | ER },
+	    [0x7e] = { V | R(8), L(128) | W1 }, ST(0x7f, 0), [0xc2] = { V | R(4) | IB, NDS | MK | V_KREG | L(IGN) | W0 | ER },
 	    [0xe6] = { V | R(HW), MZ | BW | ER } },
 	  { /* F2 */
 	    [0x10] = { V | R(8), V_NDS_REG | MZ | L(IGN) | W1 }, [0x11] = { V | W(8), V_NDS_REG | MZ | L(IGN) | W1 },
@@ -108,7 +108,7 @@ const struct opcode_desc x86_map_evex[3][4][256] = {
 	    S3(0x5d, 8, W1 | ER), S3(0x5e, 8, W1 | ER), S3(0x5f, 8, W1 | ER), LD(0x6f, 0), X2(0x70, NF),
 	    [0x78] = { V | R(8) | GW | GY, L(IGN) | V_W64 | ER }, [0x79] = { V | R(8) | GW | GY, L(IGN) | V_W64 | ER },
 	    P2(0x7a, BW | ER), [0x7b] = { V | RG(Y) | GY, NDS | L(IGN) | V_W64 | ER }, ST(0x7f, 0),
-	    [0xc2] = { V | R(8) | IB, NDS | MK | L(IGN) | W1 | ER }, P2(0xe6, B8 | ER) } },
+	    [0xc2] = { V | R(8) | IB, NDS | MK | V_KREG | L(IGN) | W1 | ER }, P2(0xe6, B8 | ER) } },
 	{ /* 0F38 */
 	  { { 0 } },
 	  { /* 66 */
@@ -140,11 +140,11 @@ const struct opcode_desc x86_map_evex[3][4][256] = {
 	  { /* F3 */
 	    DOWN(0x10, VL2), DOWN(0x11, VL4), DOWN(0x12, VL8), DOWN(0x13, VL2), DOWN(0x14, VL4), DOWN(0x15, VL2),
 	    DOWN(0x20, VL2), DOWN(0x21, VL4), DOWN(0x22, VL8), DOWN(0x23, VL2), DOWN(0x24, VL4), DOWN(0x25, VL2), PK(0x26, 0), PK(0x27, BW),
-	    [0x28] = { V | REGO, 0 }, [0x29] = { V | REGO, 0 }, [0x2a] = { V | REGO, W1 },
+	    [0x28] = { V | REGO, 0 }, [0x29] = { V | REGO, V_KREG }, [0x2a] = { V | REGO, W1 },
 	    DOWN(0x30, VL2), DOWN(0x31, VL4), DOWN(0x32, VL8), DOWN(0x33, VL2), DOWN(0x34, VL4), DOWN(0x35, VL2),
-	    [0x38] = { V | REGO, 0 }, [0x39] = { V | REGO, 0 }, [0x3a] = { V | REGO, W0 }, P3(0x52, B4), P2(0x72, B4) },
+	    [0x38] = { V | REGO, 0 }, [0x39] = { V | REGO, V_KREG }, [0x3a] = { V | REGO, W0 }, P3(0x52, B4), P2(0x72, B4) },
 	  { /* F2 */
-	    [0x68] = { V | RVL, NDS | BW }, P3(0x72, B4) } },
+	    [0x68] = { V | RVL, NDS | BW | V_KREG }, P3(0x72, B4) } },
 	{ /* 0F3A */
 	  { { 0 } },
 	  { /* 66 */
@@ -160,8 +160,8 @@ const struct opcode_desc x86_map_evex[3][4][256] = {
 	    [0x38] = { V | R(16) | IB, NDS | MZ | NF | L(256UP) }, [0x39] = { V | W(16) | IB, MZ | L(256UP) },
 	    [0x3a] = { V | R(32) | IB, NDS | MZ | NF | L(512) }, [0x3b] = { V | W(32) | IB, MZ | L(512) }, XK(0x3e, 0), XK(0x3f, 0),
 	    X3(0x42, W0 | NF), X3(0x43, BW | NF | L(256UP)), [0x44] = { V | RVL | IB, NDS }, X3(0x50, BW | ER), SX(0x51, W84, ER),
-	    X3(0x54, BW | ER), SX(0x55, W84, ER), X2(0x56, BW | ER), SX(0x57, W84, ER), [0x66] = { V | RVL | IB, MK | BW },
-	    [0x67] = { V | R(W84) | IB, MK | L(IGN) }, X3(0x70, W1), X3(0x71, BW), X3(0x72, W1), X3(0x73, BW), X3(0xce, B8), X3(0xcf, B8) },
+	    X3(0x54, BW | ER), SX(0x55, W84, ER), X2(0x56, BW | ER), SX(0x57, W84, ER), [0x66] = { V | RVL | IB, MK | V_KREG | BW },
+	    [0x67] = { V | R(W84) | IB, MK | V_KREG | L(IGN) }, X3(0x70, W1), X3(0x71, BW), X3(0x72, W1), X3(0x73, BW), X3(0xce, B8), X3(0xcf, B8) },
 	  { { 0 } },
 	  { { 0 } } },
 };

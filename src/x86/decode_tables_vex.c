@@ -39,9 +39,9 @@
 #define ISH(op) [op] = { V(AVX2) | R(16), NDS | V_AVX1 }
 #define FMA_P(op) [op] = { V(FMA) | RVL, NDS }
 #define FMA_S(op) [op] = { V(FMA) | R(W84), NDS | L(IGN) }
-#define KOP(op) [op] = { K | REGO, NDS | L(256) }
-#define KOP1(op) [op] = { K | REGO, L(128) }
-#define KTEST(op) [op] = { K | REGO | F(ARITH), L(128) }
+#define KOP(op) [op] = { K | REGO, NDS | L(256) | V_KREG | V_KVVVV }
+#define KOP1(op) [op] = { K | REGO, L(128) | V_KREG }
+#define KTEST(op) [op] = { K | REGO | F(ARITH), L(128) | V_KREG }
 #define GRP(op, n) [op] = { A_KIND(GROUP) | M | A_FIELD(n, 3), 0 }
 
 const struct opcode_desc x86_vex_groups[][8] = {
@@ -76,8 +76,8 @@ const struct opcode_desc x86_map_vex[3][4][256] = {
 	    V2(0x51), V2(0x52), V2(0x53), V3(0x54), V3(0x55), V3(0x56), V3(0x57), V3(0x58), V3(0x59),
 	    [0x5a] = { V(AVX) | R(VL2), 0 }, V2(0x5b), V3(0x5c), V3(0x5d), V3(0x5e), V3(0x5f),
 	    [0x77] = { (V(AVX) & ~M), 0 },
-	    [0x90] = { K | R(KQW), L(128) }, [0x91] = { K | W(KQW) | MEMO, L(128) },
-	    [0x92] = { K | REGO | RG(NONE) | GD, L(128) | V_W0 }, [0x93] = { K | REGO | GW | GD, L(128) | V_W0 },
+	    [0x90] = { K | R(KQW), L(128) | V_KREG }, [0x91] = { K | W(KQW) | MEMO, L(128) | V_KREG },
+	    [0x92] = { K | REGO | RG(NONE) | GD, L(128) | V_KREG | V_W0 }, [0x93] = { K | REGO | GW | GD, L(128) | V_W0 },
 	    KTEST(0x98), KTEST(0x99),
 	    GRP(0xae, VG_AE),
 	    V3I(0xc2), V3I(0xc6) },
@@ -89,7 +89,7 @@ const struct opcode_desc x86_map_vex[3][4][256] = {
 	    [0x28] = { V(AVX) | RVL | AL, 0 }, [0x29] = { V(AVX) | W(VL) | AL, 0 },
 	    [0x2b] = { V(AVX) | W(VL) | AL | MEMO, 0 },
 	    [0x2e] = { V(AVX) | R(8) | F(ARITH), L(IGN) }, [0x2f] = { V(AVX) | R(8) | F(ARITH), L(IGN) },
-	    KOP(0x41), KOP(0x42), KOP1(0x44), KOP(0x45), KOP(0x46), KOP(0x47), KOP(0x4a), [0x4b] = { K | REGO, NDS | L(256) | V_W0 },
+	    KOP(0x41), KOP(0x42), KOP1(0x44), KOP(0x45), KOP(0x46), KOP(0x47), KOP(0x4a), [0x4b] = { K | REGO, NDS | L(256) | V_W0 | V_KREG | V_KVVVV },
 	    [0x50] = { V(AVX) | REGO | GW | GD, 0 },
 	    V2(0x51), V3(0x54), V3(0x55), V3(0x56), V3(0x57), V3(0x58), V3(0x59),
 	    V2(0x5a), V2(0x5b), V3(0x5c), V3(0x5d), V3(0x5e), V3(0x5f),
@@ -99,8 +99,8 @@ const struct opcode_desc x86_map_vex[3][4][256] = {
 	    I2I(0x70), GRP(0x71, VG_71), GRP(0x72, VG_72), GRP(0x73, VG_73),
 	    I3(0x74), I3(0x75), I3(0x76), V3(0x7c), V3(0x7d),
 	    [0x7e] = { V(AVX) | WG(Y) | GY, L(128) | V_W64 }, [0x7f] = { V(AVX) | W(VL) | AL, 0 },
-	    [0x90] = { K | R(KDB), L(128) }, [0x91] = { K | W(KDB) | MEMO, L(128) },
-	    [0x92] = { K | REGO | RG(NONE) | GD, L(128) | V_W0 }, [0x93] = { K | REGO | GW | GD, L(128) | V_W0 },
+	    [0x90] = { K | R(KDB), L(128) | V_KREG }, [0x91] = { K | W(KDB) | MEMO, L(128) | V_KREG },
+	    [0x92] = { K | REGO | RG(NONE) | GD, L(128) | V_KREG | V_W0 }, [0x93] = { K | REGO | GW | GD, L(128) | V_W0 },
 	    KTEST(0x98), KTEST(0x99),
 	    V3I(0xc2),
 	    [0xc4] = { V(AVX) | RG(2) | GD | IB, NDS | L(128) }, [0xc5] = { V(AVX) | REGO | GW | GD | IB, L(128) },
@@ -129,7 +129,7 @@ const struct opcode_desc x86_map_vex[3][4][256] = {
 	    [0x2c] = { V(AVX) | R(8) | GW | GY, L(IGN) | V_W64 }, [0x2d] = { V(AVX) | R(8) | GW | GY, L(IGN) | V_W64 },
 	    S3(0x51, 8), S3(0x58, 8), S3(0x59, 8), S3(0x5a, 8), S3(0x5c, 8), S3(0x5d, 8), S3(0x5e, 8), S3(0x5f, 8),
 	    I2I(0x70), V3(0x7c), V3(0x7d),
-	    [0x92] = { K | REGO | RG(NONE) | GY, L(128) | V_W64 }, [0x93] = { K | REGO | GW | GY, L(128) | V_W64 },
+	    [0x92] = { K | REGO | RG(NONE) | GY, L(128) | V_KREG | V_W64 }, [0x93] = { K | REGO | GW | GY, L(128) | V_W64 },
 	    [0xc2] = { V(AVX) | R(8) | IB, NDS | L(IGN) }, V3(0xd0), V2(0xe6), [0xf0] = { V(AVX) | RVL | MEMO, 0 } } },
 	{ /* 0F38 */
 	  { /* none */
@@ -192,8 +192,8 @@ const struct opcode_desc x86_map_vex[3][4][256] = {
 	    [0x1d] = { V(F16C) | W(VL2) | IB, V_W0 },
 	    [0x20] = { V(AVX) | RG(1) | GD | IB, NDS | L(128) }, [0x21] = { V(AVX) | R(4) | IB, NDS | L(128) },
 	    [0x22] = { V(AVX) | RG(Y) | GY | IB, NDS | L(128) | V_W64 },
-	    [0x30] = { K | REGO | IB, L(128) }, [0x31] = { K | REGO | IB, L(128) }, [0x32] = { K | REGO | IB, L(128) },
-	    [0x33] = { K | REGO | IB, L(128) },
+	    [0x30] = { K | REGO | IB, L(128) | V_KREG }, [0x31] = { K | REGO | IB, L(128) | V_KREG }, [0x32] = { K | REGO | IB, L(128) | V_KREG },
+	    [0x33] = { K | REGO | IB, L(128) | V_KREG },
 	    [0x38] = { V(AVX2) | R(16) | IB, NDS | V_W0 | L(256) }, [0x39] = { V(AVX2) | W(16) | IB, V_W0 | L(256) },
 	    V3I(0x40), [0x41] = { V(AVX) | RVL | IB, NDS | L(128) }, [0x42] = { V(AVX2) | RVL | IB, NDS | V_AVX1 },
 	    [0x44] = { V(VPCLMUL) | RVL | IB, NDS | V_AVX1 }, [0x46] = { V(AVX2) | RVL | IB, NDS | V_W0 | L(256) },
