@@ -165,6 +165,19 @@ int elf_parse(struct elf_image *image, const uint8_t *data, size_t size, const c
 	return 0;
 }
 
+/* Copy into memory that reads as zeroes, leaving pages of zeroes untouched: a kernel has thousands of them, and
+ * each page touched costs the host a page. */
+static void copy_sparse(uint8_t *to, const uint8_t *from, uint64_t size)
+{
+	static const uint8_t zeroes[PAGE_SIZE];
+
+	for (uint64_t done = 0, n; done < size; done += n) {
+		n = MIN(size - done, PAGE_SIZE);
+		if (memcmp(from + done, zeroes, n) != 0)
+			memcpy(to + done, from + done, n);
+	}
+}
+
 int elf_load(const struct elf_image *image, struct boot *boot, const char *name, struct error *err)
 {
 	char what[64];
@@ -176,8 +189,7 @@ int elf_load(const struct elf_image *image, struct boot *boot, const char *name,
 		if (boot_claim(boot, s->paddr, s->memsz, what, err))
 			return error_prefix(err, "kernel '%s'", name);
 		if (s->filesz > 0)
-			memcpy(boot_host(boot, s->paddr, s->filesz), image->data + s->offset,
-			       s->filesz);
+			copy_sparse(boot_host(boot, s->paddr, s->filesz), image->data + s->offset, s->filesz);
 	}
 	return 0;
 }
