@@ -29,18 +29,12 @@ static const char *const level_names[] = {
 };
 
 static const char *const category_names[TRACE_CATEGORY_COUNT] = {
-	[TRACE_IRQ] = "irq",
-	[TRACE_EXCEPTIONS] = "exceptions",
-	[TRACE_MMIO] = "mmio",
-	[TRACE_PIO] = "pio",
-	[TRACE_TB] = "tb",
-	[TRACE_TLB] = "tlb",
-	[TRACE_MSR] = "msr",
-	[TRACE_CPU] = "cpu",
-	[TRACE_VIRTIO] = "virtio",
-	[TRACE_BLOCK] = "block",
-	[TRACE_NET] = "net",
-	[TRACE_UNCLAIMED] = "unclaimed",
+	[TRACE_IRQ] = "irq",       [TRACE_EXCEPTIONS] = "exceptions",
+	[TRACE_MMIO] = "mmio",     [TRACE_PIO] = "pio",
+	[TRACE_TB] = "tb",         [TRACE_TLB] = "tlb",
+	[TRACE_MSR] = "msr",       [TRACE_CPU] = "cpu",
+	[TRACE_VIRTIO] = "virtio", [TRACE_BLOCK] = "block",
+	[TRACE_NET] = "net",       [TRACE_UNCLAIMED] = "unclaimed",
 };
 
 /* Does the terminal turn "\n" into "\r\n" itself? */

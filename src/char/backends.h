@@ -8,7 +8,8 @@
 struct char_kind {
 	const char *name;     /* what a specification begins with */
 	const char *argument; /* what must follow "=", for messages; NULL: nothing may */
-	struct char_backend *(*create)(struct vm *vm, const char *argument, void (*escape)(void *, int), void *opaque,
+	struct char_backend *(*create)(struct vm *vm, const char *argument,
+				       void (*escape)(void *, int), void *opaque,
 				       struct error *err);
 };
 

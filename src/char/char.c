@@ -11,7 +11,8 @@ static const struct char_kind *const kinds[] = {
 	&char_stdio, &char_none, &char_file, &char_pty, &char_unix, NULL,
 };
 
-struct char_backend *char_create(struct vm *vm, const char *spec, void (*escape)(void *opaque, int key), void *opaque,
+struct char_backend *char_create(struct vm *vm, const char *spec,
+				 void (*escape)(void *opaque, int key), void *opaque,
 				 struct error *err)
 {
 	size_t name_len = strcspn(spec, "=");
@@ -23,7 +24,8 @@ struct char_backend *char_create(struct vm *vm, const char *spec, void (*escape)
 		if (strlen(name) != name_len || memcmp(name, spec, name_len))
 			continue;
 		if ((*kind)->argument && (!argument || !*argument)) {
-			error_set(err, 0, "console '%s': give %s=%s", spec, name, (*kind)->argument);
+			error_set(err, 0, "console '%s': give %s=%s", spec, name,
+				  (*kind)->argument);
 			return NULL;
 		}
 		if (!(*kind)->argument && argument) {
@@ -42,8 +44,8 @@ void char_destroy(struct char_backend *chr)
 		chr->ops->destroy(chr);
 }
 
-void char_attach(struct char_backend *chr, size_t (*can_receive)(void *), void (*receive)(void *, const uint8_t *, size_t),
-		 void *opaque)
+void char_attach(struct char_backend *chr, size_t (*can_receive)(void *),
+		 void (*receive)(void *, const uint8_t *, size_t), void *opaque)
 {
 	if (!chr)
 		return;

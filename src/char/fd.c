@@ -134,7 +134,9 @@ int char_fd_open_input(struct char_fd *chr, int fd, struct error *err)
 	/* Of the character devices only terminals and the like can be watched: /dev/null and /dev/zero cannot. */
 	chr->pollable = S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || isatty(fd);
 	if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode) && !chr->pollable)
-		return error_set(err, 0, "cannot read console input: standard input is not a file, pipe or terminal");
+		return error_set(
+			err, 0,
+			"cannot read console input: standard input is not a file, pipe or terminal");
 	vm_defer(chr->vm, resume, chr);
 	return 0;
 }

@@ -21,9 +21,9 @@ struct char_fd {
 
 	/* Input; event-loop thread only. */
 	struct event_source *source;
-	bool pollable; /* in can be watched (not a plain file or /dev/null) */
-	bool ended;    /* end of file was read */
-	bool held;     /* char_fd_hold(): nothing is read */
+	bool pollable;     /* in can be watched (not a plain file or /dev/null) */
+	bool ended;        /* end of file was read */
+	bool held;         /* char_fd_hold(): nothing is read */
 	size_t start, end; /* bytes of buffer not yet delivered */
 	uint8_t buffer[4096];
 	_Atomic bool blocked; /* the front end took less than there was */

@@ -23,7 +23,8 @@ static const struct char_backend_ops file_ops = {
 	.destroy = file_destroy,
 };
 
-static struct char_backend *file_create(struct vm *vm, const char *path, void (*escape)(void *, int), void *opaque,
+static struct char_backend *file_create(struct vm *vm, const char *path,
+					void (*escape)(void *, int), void *opaque,
 					struct error *err)
 {
 	(void)escape;

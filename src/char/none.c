@@ -21,7 +21,8 @@ static const struct char_backend_ops none_ops = {
 	.destroy = none_destroy,
 };
 
-static struct char_backend *none_create(struct vm *vm, const char *argument, void (*escape)(void *, int), void *opaque,
+static struct char_backend *none_create(struct vm *vm, const char *argument,
+					void (*escape)(void *, int), void *opaque,
 					struct error *err)
 {
 	struct char_backend *chr = calloc(1, sizeof(*chr));

@@ -38,8 +38,8 @@ static const struct char_backend_ops pty_ops = {
 	.destroy = pty_destroy,
 };
 
-static struct char_backend *pty_create(struct vm *vm, const char *argument, void (*escape)(void *, int), void *opaque,
-				       struct error *err)
+static struct char_backend *pty_create(struct vm *vm, const char *argument,
+				       void (*escape)(void *, int), void *opaque, struct error *err)
 {
 	(void)argument;
 	(void)escape;
@@ -48,7 +48,8 @@ static struct char_backend *pty_create(struct vm *vm, const char *argument, void
 	cleanup_close int slave = -1;
 	char name[64];
 
-	if (master < 0 || grantpt(master) < 0 || unlockpt(master) < 0 || ptsname_r(master, name, sizeof(name)) ||
+	if (master < 0 || grantpt(master) < 0 || unlockpt(master) < 0 ||
+	    ptsname_r(master, name, sizeof(name)) ||
 	    (slave = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0) {
 		error_set_errno(err, errno, "cannot create a pseudo-terminal for the console");
 		return NULL;

@@ -61,7 +61,8 @@ void stdio_suspend(void)
 	if (stdio->terminal) {
 		struct termios lines = stdio->original;
 
-		lines.c_lflag &= ~(tcflag_t)ISIG; /* Ctrl-C while the monitor is open must not end the guest */
+		lines.c_lflag &= ~(
+			tcflag_t)ISIG; /* Ctrl-C while the monitor is open must not end the guest */
 		tcsetattr(STDIN_FILENO, TCSANOW, &lines);
 	}
 }
@@ -124,8 +125,9 @@ static const struct char_backend_ops stdio_ops = {
 	.destroy = stdio_destroy,
 };
 
-static struct char_backend *stdio_create(struct vm *vm, const char *argument, void (*escape)(void *, int),
-					 void *opaque, struct error *err)
+static struct char_backend *stdio_create(struct vm *vm, const char *argument,
+					 void (*escape)(void *, int), void *opaque,
+					 struct error *err)
 {
 	static _Atomic bool restores_at_exit;
 

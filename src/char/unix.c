@@ -84,7 +84,8 @@ static int listen_at(const char *path, struct error *err)
 	struct stat st;
 
 	if (strlen(path) >= sizeof(address.sun_path))
-		return error_set(err, ENAMETOOLONG, "console socket '%s': a socket's path has at most %zu characters",
+		return error_set(err, ENAMETOOLONG,
+				 "console socket '%s': a socket's path has at most %zu characters",
 				 path, sizeof(address.sun_path) - 1);
 	strcpy(address.sun_path, path);
 	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -103,7 +104,8 @@ static int listen_at(const char *path, struct error *err)
 	return result;
 }
 
-static struct char_backend *unix_create(struct vm *vm, const char *path, void (*escape)(void *, int), void *opaque,
+static struct char_backend *unix_create(struct vm *vm, const char *path,
+					void (*escape)(void *, int), void *opaque,
 					struct error *err)
 {
 	(void)escape;
@@ -125,7 +127,8 @@ static struct char_backend *unix_create(struct vm *vm, const char *path, void (*
 	unix_console->fd.on_end = client_gone;
 	unix_console->listener = listener;
 	strcpy(unix_console->path, path);
-	unix_console->listener_source = vm_watch_fd(vm, listener, EPOLLIN, accept_client, unix_console);
+	unix_console->listener_source =
+		vm_watch_fd(vm, listener, EPOLLIN, accept_client, unix_console);
 	return &unix_console->fd.base;
 }
 

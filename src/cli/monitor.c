@@ -61,10 +61,13 @@ static struct vcpu *selected(struct monitor *monitor)
 
 /* ---- numbers: 0x..., decimal, $register, with + and - ---- */
 
-static bool register_value(const struct x86_cpu_state *s, const char *name, size_t len, uint64_t *value)
+static bool register_value(const struct x86_cpu_state *s, const char *name, size_t len,
+			   uint64_t *value)
 {
-	static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-					     "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
+	static const char *const names[] = {
+		"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+		"r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"
+	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (strlen(names[i]) == len && !memcmp(names[i], name, len)) {
@@ -132,10 +135,11 @@ static void info_cpus(struct monitor *monitor)
 		struct x86_cpu_state state;
 
 		vcpu->vm->engine->get_state(vcpu, &state);
-		printf("%c vCPU %-2u APIC id %-3u %-8s CS:RIP %04x:%016" PRIx64 "  CPU time %.3f s\n",
+		printf("%c vCPU %-2u APIC id %-3u %-8s CS:RIP %04x:%016" PRIx64
+		       "  CPU time %.3f s\n",
 		       i == monitor->cpu ? '*' : ' ', i, vcpu->apic_id,
 		       state.mp_state == X86_MP_RUNNABLE ? "running" :
-		       state.mp_state == X86_MP_HALTED	 ? "halted" :
+		       state.mp_state == X86_MP_HALTED   ? "halted" :
 							   "waiting",
 		       state.seg[X86_CS].selector, state.rip, (double)vcpu_cpu_time_ns(vcpu) / 1e9);
 	}
@@ -210,9 +214,11 @@ static void examine(struct monitor *monitor, char *arguments, bool physical)
 	}
 	count = MIN(count, (unsigned long)DUMP_UNITS_MAX);
 	if (code)
-		address = dump_code(stdout, selected(monitor), &state, address, physical, (unsigned)count);
+		address = dump_code(stdout, selected(monitor), &state, address, physical,
+				    (unsigned)count);
 	else
-		address = dump_memory(stdout, selected(monitor), address, physical, (unsigned)count, size);
+		address = dump_memory(stdout, selected(monitor), address, physical, (unsigned)count,
+				      size);
 	monitor->next_address = address;
 }
 
@@ -272,7 +278,8 @@ static const struct monitor_command monitor_commands[] = {
 	{ "x", NULL, "[/FMT] [ADDR]", "memory or code at a linear address", cmd_monitor_x },
 	{ "xp", NULL, "[/FMT] [ADDR]", "the same at a guest-physical address", cmd_monitor_xp },
 	{ "pause", "p", "", "stop the vCPUs and guest time", cmd_monitor_pause },
-	{ "continue", "c", "", "let the guest run and go back to its console", cmd_monitor_continue },
+	{ "continue", "c", "", "let the guest run and go back to its console",
+	  cmd_monitor_continue },
 	{ "reset", NULL, "", "reset the machine", cmd_monitor_reset },
 	{ "quit", "q", "", "end the machine", cmd_monitor_quit },
 	{ "help", "?", "", "this list", NULL },
@@ -282,7 +289,8 @@ static const struct monitor_command monitor_commands[] = {
 static void print_help(void)
 {
 	for (const struct monitor_command *c = monitor_commands; c->name; c++)
-		printf("  %-10s %-4s %-22s %s\n", c->name, c->alias ? c->alias : "", c->arguments, c->help);
+		printf("  %-10s %-4s %-22s %s\n", c->name, c->alias ? c->alias : "", c->arguments,
+		       c->help);
 	puts("ADDR is made of numbers and registers: 0xffffffff81000000, $rip, $rsp+16. FMT is a count and\n"
 	     "letters as in GDB: x/4gx (8-byte units), x/16wx (4), x/8hx (2), x/32bx (1), x/10i (instructions).");
 }
@@ -299,7 +307,8 @@ static enum next execute(struct monitor *monitor, char *line)
 
 	for (const struct monitor_command *c = monitor_commands; c->name; c++) {
 		bool named = strlen(c->name) == name_len && !memcmp(c->name, line, name_len);
-		bool aliased = c->alias && strlen(c->alias) == name_len && !memcmp(c->alias, line, name_len);
+		bool aliased = c->alias && strlen(c->alias) == name_len &&
+			       !memcmp(c->alias, line, name_len);
 
 		if (!named && !aliased)
 			continue;
@@ -398,7 +407,8 @@ void monitor_escape(void *opaque, int key)
 		break;
 	case 'h':
 	case '?':
-		fputs("\r\nCtrl-A x  quit\r\nCtrl-A c  monitor\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n", stderr);
+		fputs("\r\nCtrl-A x  quit\r\nCtrl-A c  monitor\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n",
+		      stderr);
 		break;
 	}
 }

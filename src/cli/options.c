@@ -87,7 +87,8 @@ int parse_size(const char *text, uint64_t *bytes)
 	return 0;
 }
 
-static int parse_number(const char *text, unsigned long min, unsigned long max, unsigned long *value)
+static int parse_number(const char *text, unsigned long min, unsigned long max,
+			unsigned long *value)
 {
 	char *end;
 
@@ -102,7 +103,8 @@ static int parse_number(const char *text, unsigned long min, unsigned long max, 
 static char *own_string(struct run_options *options, const char *text, struct error *err)
 {
 	if (options->owned_count == OWNED_STRING_MAX) {
-		error_set(err, 0, "too many options (at most %d with parameters)", OWNED_STRING_MAX);
+		error_set(err, 0, "too many options (at most %d with parameters)",
+			  OWNED_STRING_MAX);
 		return NULL;
 	}
 	char *copy = strdup(text);
@@ -158,10 +160,11 @@ static int parse_disk(struct run_options *options, const char *argument, struct 
 		else if (!strcmp(part, "snapshot"))
 			disk.snapshot = true;
 		else
-			return error_set(err, 0,
-					 "--disk '%s': '%s' is not format=raw, readonly or snapshot "
-					 "(write a comma in a file name twice)",
-					 argument, part);
+			return error_set(
+				err, 0,
+				"--disk '%s': '%s' is not format=raw, readonly or snapshot "
+				"(write a comma in a file name twice)",
+				argument, part);
 	}
 	machine->disks[machine->disk_count++] = disk;
 	return 0;
@@ -181,7 +184,8 @@ static int parse_hostfwd(char *text, struct machine_hostfwd *forward)
 	if (!colon)
 		return -1;
 	*colon = '\0';
-	if (parse_number(text, 1, 65535, &host_port) || parse_number(colon + 1, 1, 65535, &guest_port))
+	if (parse_number(text, 1, 65535, &host_port) ||
+	    parse_number(colon + 1, 1, 65535, &guest_port))
 		return -1;
 	forward->host_port = (uint16_t)host_port;
 	forward->guest_port = (uint16_t)guest_port;
@@ -202,18 +206,21 @@ static int parse_net(struct run_options *options, const char *argument, struct e
 	memset(nic, 0, sizeof(*nic));
 	nic->kind = next_part(&rest);
 	if (strcmp(nic->kind, "user") && (strcmp(nic->kind, "none") || rest))
-		return error_set(err, 0,
-				 "--net '%s': give user, user,hostfwd=tcp:HOSTPORT:GUESTPORT or none",
-				 argument);
+		return error_set(
+			err, 0,
+			"--net '%s': give user, user,hostfwd=tcp:HOSTPORT:GUESTPORT or none",
+			argument);
 	for (char *part; (part = next_part(&rest));) {
 		if (nic->hostfwd_count == MACHINE_HOSTFWD_MAX)
-			return error_set(err, 0, "--net: at most %d port forwards", MACHINE_HOSTFWD_MAX);
+			return error_set(err, 0, "--net: at most %d port forwards",
+					 MACHINE_HOSTFWD_MAX);
 		if (strncmp(part, "hostfwd=", 8) ||
 		    parse_hostfwd(part + 8, &nic->hostfwds[nic->hostfwd_count]))
-			return error_set(err, 0,
-					 "--net '%s': a port forward is hostfwd=tcp:HOSTPORT:GUESTPORT, "
-					 "ports 1 to 65535",
-					 argument);
+			return error_set(
+				err, 0,
+				"--net '%s': a port forward is hostfwd=tcp:HOSTPORT:GUESTPORT, "
+				"ports 1 to 65535",
+				argument);
 		nic->hostfwd_count++;
 	}
 	machine->nic_count++;
@@ -228,7 +235,8 @@ static int parse_device(struct run_options *options, const char *argument, struc
 	if (!kind)
 		return -1;
 	if (machine->device_count == MACHINE_DEVICE_MAX)
-		return error_set(err, 0, "too many --device options: at most %d", MACHINE_DEVICE_MAX);
+		return error_set(err, 0, "too many --device options: at most %d",
+				 MACHINE_DEVICE_MAX);
 	char *comma = strchr(kind, ',');
 
 	if (comma)
@@ -248,9 +256,10 @@ static int parse_gdb(struct run_options *options, const char *argument, struct e
 	options->gdb = next_part(&rest);
 	for (char *part; (part = next_part(&rest));) {
 		if (strcmp(part, "nowait"))
-			return error_set(err, 0,
-					 "--gdb '%s': give [tcp:][HOST]:PORT or unix:PATH, and perhaps ,nowait",
-					 argument);
+			return error_set(
+				err, 0,
+				"--gdb '%s': give [tcp:][HOST]:PORT or unix:PATH, and perhaps ,nowait",
+				argument);
 		options->gdb_nowait = true;
 	}
 	return 0;
@@ -279,7 +288,8 @@ static int parse_memory(struct machine_config *machine, const char *argument, st
 		return error_set(err, 0, "--memory '%s' is not a size; give for example 512M or 4G",
 				 argument);
 	if (machine->memory < MEMORY_MIN || machine->memory > MEMORY_MAX)
-		return error_set(err, 0, "--memory '%s' is out of range: give 1M to 1024G", argument);
+		return error_set(err, 0, "--memory '%s' is out of range: give 1M to 1024G",
+				 argument);
 	if (machine->memory % PAGE_SIZE)
 		return error_set(err, 0, "--memory '%s' is not a multiple of 4K", argument);
 	return 0;
@@ -290,7 +300,8 @@ static int parse_cpus(struct machine_config *machine, const char *argument, stru
 	unsigned long cpus;
 
 	if (parse_number(argument, 1, VM_VCPU_MAX, &cpus))
-		return error_set(err, 0, "--cpus '%s': give a number from 1 to %d", argument, VM_VCPU_MAX);
+		return error_set(err, 0, "--cpus '%s': give a number from 1 to %d", argument,
+				 VM_VCPU_MAX);
 	machine->cpus = (unsigned)cpus;
 	return 0;
 }
@@ -304,7 +315,8 @@ static int parse_name(struct machine_config *machine, const char *argument, stru
 	return 0;
 }
 
-static int parse_option(struct run_options *options, int option, const char *argument, struct error *err)
+static int parse_option(struct run_options *options, int option, const char *argument,
+			struct error *err)
 {
 	struct machine_config *machine = &options->machine;
 
@@ -389,13 +401,16 @@ int run_options_parse(struct run_options *options, int argc, char **argv, struct
 
 	opterr = 0;
 	optind = 1;
-	while ((option = getopt_long(argc, argv, ":n:e:c:m:k:i:a:d:N:vh", long_options, NULL)) >= 0) {
+	while ((option = getopt_long(argc, argv, ":n:e:c:m:k:i:a:d:N:vh", long_options, NULL)) >=
+	       0) {
 		if (option == ':')
-			return error_set(err, 0, "option '%s' needs an argument; see 'lodge run --help'",
+			return error_set(err, 0,
+					 "option '%s' needs an argument; see 'lodge run --help'",
 					 argv[optind - 1]);
 		if (option == '?') {
 			if (optopt && optopt < 256)
-				return error_set(err, 0, "no option '-%c'; see 'lodge run --help'", optopt);
+				return error_set(err, 0, "no option '-%c'; see 'lodge run --help'",
+						 optopt);
 			return error_set(err, 0, "%s option '%s'; see 'lodge run --help'",
 					 optopt ? "no argument is allowed with" : "no or ambiguous",
 					 argv[optind - 1]);
@@ -407,7 +422,8 @@ int run_options_parse(struct run_options *options, int argc, char **argv, struct
 	if (options->help)
 		return 0;
 	if (optind < argc)
-		return error_set(err, 0, "unexpected argument '%s'; see 'lodge run --help'", argv[optind]);
+		return error_set(err, 0, "unexpected argument '%s'; see 'lodge run --help'",
+				 argv[optind]);
 	if (!options->machine.kernel)
 		return error_set(err, 0, "no kernel to boot: give one with --kernel FILE");
 	return settle_nics(&options->machine, any_net, err);

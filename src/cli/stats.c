@@ -69,15 +69,16 @@ void stats_print(FILE *out, struct vm *vm)
 		fputc('\n', out);
 	}
 
-	fprintf(out, "handled for the guest:\n  %-6s %12s %12s %12s %12s %12s %12s %12s\n", "vCPU", "interrupts", "NMIs",
-		"port I/O", "MMIO", "hypercalls", "RDMSR", "WRMSR");
+	fprintf(out, "handled for the guest:\n  %-6s %12s %12s %12s %12s %12s %12s %12s\n", "vCPU",
+		"interrupts", "NMIs", "port I/O", "MMIO", "hypercalls", "RDMSR", "WRMSR");
 	for (unsigned i = 0; i < vm->vcpu_count; i++) {
 		const struct vcpu_stats *s = &vm->vcpus[i]->stats;
 
 		fprintf(out,
-			"  %-6u %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64
-			" %12" PRIu64 "\n",
-			i, s->interrupts, s->nmis, s->pio, s->mmio, s->hypercalls, s->msr_reads, s->msr_writes);
+			"  %-6u %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64
+			" %12" PRIu64 " %12" PRIu64 "\n",
+			i, s->interrupts, s->nmis, s->pio, s->mmio, s->hypercalls, s->msr_reads,
+			s->msr_writes);
 	}
 	if (vm->engine->print_stats)
 		vm->engine->print_stats(vm, out);

@@ -58,8 +58,8 @@ static int listen_unix(const char *path, char *kept_path, size_t size, struct er
 	struct stat st;
 
 	if (!*path || strlen(path) >= MIN(size, sizeof(address.sun_path)))
-		return error_set(err, 0, "--gdb unix:%s: a socket's path has 1 to %zu characters", path,
-				 MIN(size, sizeof(address.sun_path)) - 1);
+		return error_set(err, 0, "--gdb unix:%s: a socket's path has 1 to %zu characters",
+				 path, MIN(size, sizeof(address.sun_path)) - 1);
 	strcpy(address.sun_path, path);
 	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
@@ -77,18 +77,22 @@ static int listen_unix(const char *path, char *kept_path, size_t size, struct er
 /* HOST:PORT, [HOST]:PORT or :PORT. */
 static int listen_tcp(const char *address, struct error *err)
 {
-	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
+	struct addrinfo hints = { .ai_family = AF_UNSPEC,
+				  .ai_socktype = SOCK_STREAM,
+				  .ai_flags = AI_PASSIVE };
 	struct addrinfo *list;
 	char host[256] = "127.0.0.1";
 	const char *colon = strrchr(address, ':');
 	int one = 1;
 
 	if (!colon || !colon[1] || (size_t)(colon - address) >= sizeof(host))
-		return error_set(err, 0, "--gdb '%s': give [tcp:][HOST]:PORT or unix:PATH", address);
+		return error_set(err, 0, "--gdb '%s': give [tcp:][HOST]:PORT or unix:PATH",
+				 address);
 	if (colon > address) {
 		bool bracketed = *address == '[' && colon[-1] == ']';
 
-		snprintf(host, sizeof(host), "%.*s", (int)(colon - address) - 2 * bracketed, address + bracketed);
+		snprintf(host, sizeof(host), "%.*s", (int)(colon - address) - 2 * bracketed,
+			 address + bracketed);
 	}
 	int failure = getaddrinfo(host, colon + 1, &hints, &list);
 	if (failure)

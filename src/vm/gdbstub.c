@@ -46,7 +46,7 @@ struct gdbstub {
 	_Atomic bool ending;
 	_Atomic uint64_t stopped_vcpus; /* bit n: vCPU n met a breakpoint or finished a step */
 
-	bool running;     /* the machine runs for this debugger */
+	bool running; /* the machine runs for this debugger */
 	bool no_ack;
 	bool long_mode;   /* register set chosen when the debugger came */
 	unsigned general; /* vCPU that g, m and the like are about */
@@ -68,7 +68,8 @@ struct gdbstub {
 
 /* ---- replies ---- */
 
-static void __attribute__((format(printf, 2, 3))) reply_format(struct gdbstub *stub, const char *fmt, ...)
+static void __attribute__((format(printf, 2, 3)))
+reply_format(struct gdbstub *stub, const char *fmt, ...)
 {
 	va_list ap;
 	size_t room = sizeof(stub->reply) - stub->reply_len;
@@ -202,7 +203,8 @@ static void look_for_stops(struct gdbstub *stub)
 	if (atomic_load(&stub->vm->end) != VM_END_NONE)
 		return; /* gdbstub_stop() will tell */
 	mask = atomic_exchange(&stub->stopped_vcpus, 0);
-	unsigned n = stepped >= 0 && mask & BIT64(stepped) ? (unsigned)stepped : (unsigned)__builtin_ctzll(mask);
+	unsigned n = stepped >= 0 && mask & BIT64(stepped) ? (unsigned)stepped :
+							     (unsigned)__builtin_ctzll(mask);
 	report_stop(stub, n, SIGNAL_TRAP);
 }
 
@@ -237,7 +239,8 @@ static void take_client(struct gdbstub *stub)
 	if (stub->client < 0)
 		return;
 	setsockopt(stub->client, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-	setsockopt(stub->client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* fails on a Unix socket, harmlessly */
+	setsockopt(stub->client, IPPROTO_TCP, TCP_NODELAY, &one,
+		   sizeof(one)); /* fails on a Unix socket, harmlessly */
 	stub->phase = IDLE;
 	stub->no_ack = false;
 	stub->general = stub->resumed = 0;
@@ -315,7 +318,8 @@ static void write_register(struct gdbstub *stub, const char *text)
 	uint8_t value[GDB_REGISTER_SIZE_MAX];
 	uint64_t n;
 
-	if (!gdb_read_hex(&text, &n) || n >= gdb_register_count(stub->long_mode) || !gdb_read_char(&text, '=')) {
+	if (!gdb_read_hex(&text, &n) || n >= gdb_register_count(stub->long_mode) ||
+	    !gdb_read_char(&text, '=')) {
 		reply_error(stub, EINVAL);
 		return;
 	}
@@ -332,13 +336,15 @@ static void write_register(struct gdbstub *stub, const char *text)
 }
 
 /* Copy len bytes at a linear address, page by page; returns how many before the first that is not mapped RAM. */
-static size_t copy_memory(struct gdbstub *stub, uint64_t linear, uint8_t *bytes, size_t len, bool write)
+static size_t copy_memory(struct gdbstub *stub, uint64_t linear, uint8_t *bytes, size_t len,
+			  bool write)
 {
 	size_t done = 0;
 
 	while (done < len) {
 		uint64_t gpa;
-		size_t n = MIN(len - done, (size_t)(PAGE_SIZE - ((linear + done) & (PAGE_SIZE - 1))));
+		size_t n =
+			MIN(len - done, (size_t)(PAGE_SIZE - ((linear + done) & (PAGE_SIZE - 1))));
 
 		if (!stub->vm->engine->translate(general_vcpu(stub), linear + done, &gpa))
 			break;
@@ -377,11 +383,13 @@ static void write_memory(struct gdbstub *stub, const char *text, const char *end
 	uint8_t bytes[PACKET_MAX];
 	uint64_t address, len;
 
-	if (!parse_range(&text, &address, &len) || !gdb_read_char(&text, ':') || len > sizeof(bytes)) {
+	if (!parse_range(&text, &address, &len) || !gdb_read_char(&text, ':') ||
+	    len > sizeof(bytes)) {
 		reply_error(stub, EINVAL);
 		return;
 	}
-	size_t have = binary ? MIN((size_t)(end - text), sizeof(bytes)) : gdb_decode_hex(text, bytes, sizeof(bytes));
+	size_t have = binary ? MIN((size_t)(end - text), sizeof(bytes)) :
+			       gdb_decode_hex(text, bytes, sizeof(bytes));
 
 	if (have < len) {
 		reply_error(stub, EINVAL);
@@ -453,7 +461,8 @@ static void vcont(struct gdbstub *stub, const char *text)
 		char action = *text++;
 		int vcpu = -1;
 
-		if (action == 'C' || action == 'S') { /* with a signal, which a machine does not take */
+		if (action == 'C' ||
+		    action == 'S') { /* with a signal, which a machine does not take */
 			uint64_t signal;
 
 			gdb_read_hex(&text, &signal);
@@ -508,7 +517,8 @@ static void transfer_description(struct gdbstub *stub, const char *text)
 	}
 	len = MIN(MIN(len, (uint64_t)PACKET_MAX - 16), size - offset);
 	/* The description has none of the characters that would need escaping. */
-	reply_format(stub, "%c%.*s", offset + len < size ? 'm' : 'l', (int)len, stub->description + offset);
+	reply_format(stub, "%c%.*s", offset + len < size ? 'm' : 'l', (int)len,
+		     stub->description + offset);
 }
 
 static void thread_info(struct gdbstub *stub, const char *text)
@@ -559,9 +569,10 @@ static void query(struct gdbstub *stub, const char *text)
 	const char *rest;
 
 	if (after(text, "qSupported"))
-		reply_format(stub,
-			     "PacketSize=%x;qXfer:features:read+;QStartNoAckMode+;hwbreak+;swbreak+;vContSupported+",
-			     PACKET_MAX);
+		reply_format(
+			stub,
+			"PacketSize=%x;qXfer:features:read+;QStartNoAckMode+;hwbreak+;swbreak+;vContSupported+",
+			PACKET_MAX);
 	else if ((rest = after(text, "qXfer:features:read:target.xml:")))
 		transfer_description(stub, rest);
 	else if (!strcmp(text, "qAttached"))
@@ -738,7 +749,8 @@ static void *stub_thread(void *opaque)
 	while (!atomic_load(&stub->ending)) {
 		struct pollfd fds[2] = {
 			{ .fd = stub->event_fd, .events = POLLIN },
-			{ .fd = stub->client >= 0 ? stub->client : stub->listener, .events = POLLIN },
+			{ .fd = stub->client >= 0 ? stub->client : stub->listener,
+			  .events = POLLIN },
 		};
 
 		if (poll(fds, 2, -1) < 0)
