@@ -184,7 +184,8 @@ struct bt_cpu {
 	uint64_t spill;          /* a register displaced while an instruction runs; see bt_fault_map */
 	uint64_t jump_linear;    /* target linear address of a jump miss */
 	uint16_t flags_slot;     /* arithmetic flags: (AH after LAHF) << 8 | OF */
-	uint16_t flags_slot_pad[3];
+	uint8_t stepping;        /* a BT_MODE_STEP instruction is running: whoever completes it raises #DB (bt_step_trap) */
+	uint8_t flags_slot_pad[5];
 	/* One past the highest offset that may be read ([0]) or written ([1]) in a segment with no further look: limit + 1 for
 	 * expand-up segments of the right type, else 0. Kept by bt_update_segments(). */
 	uint64_t seg_end[2][6];
@@ -322,6 +323,10 @@ void bt_fpu_save(struct bt_cpu *cpu);
 void bt_request_exit(struct bt_cpu *cpu, enum vcpu_exit exit);
 
 struct vcpu *bt_generic_vcpu(struct bt_cpu *cpu);
+
+/* If cpu->stepping: clear it and raise the single-step #DB with RIP as it is (BT_LEAVE, event delivered). Used by
+ * bt_help_step, and by the runtime after a helper that ended a stepped instruction with BT_JUMP or BT_LEAVE. (run.c) */
+enum bt_result bt_step_trap(struct bt_cpu *cpu);
 
 /* Recompute cpu->seg_end after segment registers changed: call wherever the mode is computed. (helper_system.c) */
 void bt_update_segments(struct bt_cpu *cpu);
