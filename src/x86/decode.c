@@ -8,7 +8,12 @@
  * VEX or EVEX prefix; ModRM, SIB, displacement; immediate. A descriptor may refer to a further table by
  * ModRM.reg, ModRM.mod, ModRM.rm or mandatory prefix.
  *
- * Where vendors differ: 66 on near branches in 64-bit mode is ignored (Intel; AMD truncates RIP to 16 bits).
+ * Flags a manual calls undefined are in flags_write where processors of both vendors are known to write them, and
+ * in flags_maybe where some leave them alone (bt, bsf, mul, div, lzcnt), so that they flow as on the host.
+ *
+ * Where vendors differ: 66 on near branches in 64-bit mode is ignored (Intel; AMD takes a 16-bit displacement and
+ * truncates RIP). 66 movsxd reads four bytes (AMD; Intel two). prefetch with a register operand is undefined (AMD;
+ * Intel: a NOP).
  */
 #include "x86/decode.h"
 
@@ -40,7 +45,7 @@ static const struct {
 	[FL_DIV] = { 0, 0, ARITH },
 	[FL_ROT] = { 0, CF | OF, 0 },
 	[FL_RCL] = { CF, CF | OF, 0 },
-	[FL_SHIFT] = { 0, ARITH & ~AF, AF },
+	[FL_SHIFT] = { 0, ARITH, 0 },
 	[FL_CF_W] = { 0, CF, 0 },
 	[FL_CF_RW] = { CF, CF, 0 },
 	[FL_LAHF] = { ARITH & ~OF, 0, 0 },
@@ -346,7 +351,7 @@ static inline unsigned memory_size(const struct decoder *d, const struct x86_ins
 }
 
 /* Which flags flow through it: the pattern, refined by what the pattern leaves to opcode and operands. */
-static inline void decode_flags(const struct decoder *d, struct x86_insn *insn, unsigned pattern)
+static inline void decode_flags(struct x86_insn *insn, unsigned pattern)
 {
 	unsigned count;
 
@@ -380,17 +385,12 @@ static inline void decode_flags(const struct decoder *d, struct x86_insn *insn, 
 		count = insn->op == X86_OP_SHIFT_IMM ? (unsigned)insn->imm & (insn->opsize == 8 ? 63u : 31u) : 1;
 		if (count == 0) {
 			insn->flags_write = insn->flags_maybe = 0;
-		} else if (count != 1) { /* OF is undefined; so is all when the count exceeds the size */
-			insn->flags_maybe |= OF;
-			insn->flags_write &= (uint16_t)~OF;
-			if (count > insn->opsize * 8u) {
-				insn->flags_maybe |= insn->flags_write;
-				insn->flags_write = 0;
-			}
+		} else if (count != 1 && pattern == FL_RCL) { /* OF is undefined */
+			insn->flags_maybe = OF;
+			insn->flags_write = CF;
 		}
 		break;
 	}
-	(void)d;
 }
 
 static inline void name_register(struct x86_insn *insn, unsigned reg, bool byte, bool partial, bool read, bool write)
@@ -660,7 +660,6 @@ int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum 
 	unsigned pos = 0, kind, prefixes = 0, rex = 0, rep = 0, osize, rule;
 	uint64_t a;
 	uint8_t byte;
-	bool short_source = false; /* movsxd with a 16-bit operand size */
 
 	*insn = (struct x86_insn){ .base = -1, .index = -1, .seg = X86_DS };
 	if (avail < 32) { /* reads below may pass the end of a short or overlong instruction */
@@ -875,10 +874,6 @@ int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum 
 	if (rule <= MEM_4 && rule != MEM_NONE && insn->op_class == X86_CLASS_COPY && insn->unit == X86_UNIT_INT &&
 	    a & A_RM_GPR) { /* movzx, movsx, movsxd: the size of the source */
 		insn->opsize = rule == MEM_4 ? 4 : (uint8_t)rule;
-		if (rule == MEM_4 && osize == 2) {
-			insn->opsize = 2;
-			short_source = true;
-		}
 	}
 	if (insn->unit == X86_UNIT_SSE)
 		insn->vl = 16;
@@ -895,7 +890,7 @@ int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum 
 		insn->seg = d.seg >= 0 ? (uint8_t)d.seg : X86_DS;
 
 	if (insn->has_mem) {
-		unsigned size = short_source ? 2 : memory_size(&d, insn, rule);
+		unsigned size = memory_size(&d, insn, rule);
 
 		if (insn->encoding == X86_ENC_EVEX) {
 			unsigned scale;
@@ -923,7 +918,7 @@ int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum 
 
 	decode_registers(insn, a, osize);
 	if (A_GET_FLAGS(a))
-		decode_flags(&d, insn, A_GET_FLAGS(a));
+		decode_flags(insn, A_GET_FLAGS(a));
 
 	if (unlikely(prefixes & X86_PFX_LOCK) && !(a & A_LOCK && insn->has_mem))
 		d.invalid = true;
