@@ -161,12 +161,24 @@ static inline void virtqueue_unlock(struct virtqueue *queue)
 int virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *chain);
 /* Give the chain back; the device wrote the first written bytes of its in part. */
 void virtqueue_push(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written);
+/* Give several back at once: the guest sees all of them or none (virtio-net's merged buffers). */
+void virtqueue_push_all(struct virtqueue *queue, const struct virtqueue_chain *chains, const uint32_t *written,
+			unsigned count);
 /* Interrupt the guest if it wants to hear of what was pushed since the last call. */
 void virtqueue_interrupt(struct virtqueue *queue);
 /* Is there nothing to pop? */
 bool virtqueue_empty(struct virtqueue *queue);
 /* Ask for kicks, or not to be kicked. After asking for them, look once more whether the queue is empty. */
 void virtqueue_want_kicks(struct virtqueue *queue, bool want);
+
+/*
+ * What a device does on a kick: pop chains into *chain and hand them to serve(), which pushes them now or later and
+ * returns false to stop, until the queue is empty and kicks are asked for again; then interrupt. At most budget chains,
+ * so that the calling thread gets back to its other work though the guest feeds the ring all the time; the rest
+ * comes with a kick of its own from the event loop. Takes the lock.
+ */
+void virtqueue_serve(struct virtqueue *queue, struct virtqueue_chain *chain, unsigned budget,
+		     bool (*serve)(struct virtqueue *queue, struct virtqueue_chain *chain));
 
 struct virtqueue_mark virtqueue_mark(const struct virtqueue *queue);
 /* Undo the pops since the mark (none of whose chains was pushed). */

@@ -324,16 +324,10 @@ static void blk_drain(struct virtio_device *vdev)
 
 /* ---- the queue ---- */
 
-static void rekick(void *opaque)
-{
-	struct virtqueue *queue = opaque;
-
-	queue->vdev->ops->notify(queue->vdev, queue->index);
-}
-
 /* False: the device is broken. */
-static bool serve(struct virtio_blk *blk, struct virtqueue *queue, struct virtqueue_chain *chain)
+static bool serve(struct virtqueue *queue, struct virtqueue_chain *chain)
 {
+	struct virtio_blk *blk = blk_of(queue->vdev);
 	int result;
 
 	if (chain->out_len < HEADER_LEN || chain->in_len < 1) {
@@ -349,23 +343,7 @@ static bool serve(struct virtio_blk *blk, struct virtqueue *queue, struct virtqu
 
 static void blk_notify(struct virtio_device *vdev, unsigned index)
 {
-	struct virtio_blk *blk = blk_of(vdev);
-	struct virtqueue *queue = &vdev->queues[index];
-	struct virtqueue_chain *chain = &blk->scratch[index];
-	/* Another vCPU may feed the ring as fast as we empty it: this thread must get back to its guest. */
-	unsigned budget = 2 * BLK_QUEUE_SIZE;
-
-	virtqueue_lock(queue);
-	do {
-		virtqueue_want_kicks(queue, false);
-		while (budget && virtqueue_pop(queue, chain) > 0 && serve(blk, queue, chain))
-			budget--;
-		virtqueue_want_kicks(queue, true);
-	} while (budget && !virtqueue_empty(queue));
-	virtqueue_interrupt(queue);
-	if (!budget)
-		vm_defer(vdev->vm, rekick, queue);
-	virtqueue_unlock(queue);
+	virtqueue_serve(&vdev->queues[index], &blk_of(vdev)->scratch[index], 2 * BLK_QUEUE_SIZE, serve);
 }
 
 /* ---- life ---- */

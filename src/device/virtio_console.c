@@ -36,20 +36,14 @@ static struct virtio_console *console_of(struct virtio_device *vdev)
 
 /* ---- output ---- */
 
-static void transmit(struct virtio_console *console)
+static bool transmit(struct virtqueue *queue, struct virtqueue_chain *chain)
 {
-	struct virtqueue *queue = &console->vdev.queues[TRANSMIT_QUEUE];
-	struct virtqueue_chain *chain = &console->transmit_scratch;
+	struct virtio_console *console = console_of(queue->vdev);
 
-	virtqueue_lock(queue);
-	for (unsigned budget = CONSOLE_QUEUE_SIZE; budget && virtqueue_pop(queue, chain) > 0; budget--) {
-		for (unsigned i = 0; i < chain->out_count; i++)
-			char_write(console->chr, chain->iov[i].iov_base, chain->iov[i].iov_len);
-		virtqueue_push(queue, chain, 0);
-	}
-	virtqueue_want_kicks(queue, true);
-	virtqueue_interrupt(queue);
-	virtqueue_unlock(queue);
+	for (unsigned i = 0; i < chain->out_count; i++)
+		char_write(console->chr, chain->iov[i].iov_base, chain->iov[i].iov_len);
+	virtqueue_push(queue, chain, 0);
+	return true;
 }
 
 static void console_config_written(struct virtio_device *vdev, unsigned offset, unsigned len)
@@ -69,9 +63,17 @@ static void deliver_input(struct virtio_console *console)
 	struct virtqueue *queue = &console->vdev.queues[RECEIVE_QUEUE];
 	struct virtqueue_chain *chain = &console->receive_scratch;
 
-	while (console->input_len && virtqueue_pop(queue, chain) > 0) {
-		uint32_t done = 0, want = MIN(console->input_len, chain->in_len);
+	for (unsigned budget = 2 * CONSOLE_QUEUE_SIZE; console->input_len && budget; budget--) {
+		uint32_t done = 0, want;
 
+		if (virtqueue_pop(queue, chain) <= 0) {
+			/* Wait for buffers, unless some came just now. */
+			virtqueue_want_kicks(queue, true);
+			if (virtqueue_empty(queue))
+				break;
+			continue;
+		}
+		want = MIN(console->input_len, chain->in_len);
 		while (done < want) {
 			uint32_t n = MIN(want - done, INPUT_SIZE - console->input_start);
 
@@ -114,7 +116,6 @@ static void supply_buffers(struct virtio_console *console)
 	struct virtqueue *queue = &console->vdev.queues[RECEIVE_QUEUE];
 
 	virtqueue_lock(queue);
-	virtqueue_want_kicks(queue, true);
 	deliver_input(console);
 	virtqueue_unlock(queue);
 	if (console->chr && console->chr->accept_input)
@@ -124,7 +125,8 @@ static void supply_buffers(struct virtio_console *console)
 static void console_notify(struct virtio_device *vdev, unsigned index)
 {
 	if (index == TRANSMIT_QUEUE)
-		transmit(console_of(vdev));
+		virtqueue_serve(&vdev->queues[index], &console_of(vdev)->transmit_scratch, 2 * CONSOLE_QUEUE_SIZE,
+				transmit);
 	else
 		supply_buffers(console_of(vdev));
 }

@@ -36,21 +36,20 @@ static void fill(struct virtqueue_chain *chain, uint32_t len)
 	explicit_bzero(bytes, sizeof(bytes));
 }
 
+static bool serve(struct virtqueue *queue, struct virtqueue_chain *chain)
+{
+	uint32_t len = MIN(chain->in_len, RNG_REQUEST_MAX);
+
+	fill(chain, len);
+	virtqueue_push(queue, chain, len);
+	return true;
+}
+
 static void rng_notify(struct virtio_device *vdev, unsigned index)
 {
 	struct virtio_rng *rng = container_of(vdev, struct virtio_rng, vdev);
-	struct virtqueue *queue = &vdev->queues[index];
 
-	virtqueue_lock(queue);
-	for (unsigned budget = RNG_QUEUE_SIZE; budget && virtqueue_pop(queue, &rng->scratch) > 0; budget--) {
-		uint32_t len = MIN(rng->scratch.in_len, RNG_REQUEST_MAX);
-
-		fill(&rng->scratch, len);
-		virtqueue_push(queue, &rng->scratch, len);
-	}
-	virtqueue_want_kicks(queue, true);
-	virtqueue_interrupt(queue);
-	virtqueue_unlock(queue);
+	virtqueue_serve(&vdev->queues[index], &rng->scratch, 2 * RNG_QUEUE_SIZE, serve);
 }
 
 static void rng_destroy(struct virtio_device *vdev)

@@ -145,19 +145,26 @@ static void report_written(struct virtqueue *queue, const struct virtqueue_chain
 	}
 }
 
-void virtqueue_push(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written)
+void virtqueue_push_all(struct virtqueue *queue, const struct virtqueue_chain *chains, const uint32_t *written,
+			unsigned count)
 {
-	report_written(queue, chain, written);
-	if (queue->in_flight)
-		queue->in_flight--;
+	for (unsigned i = 0; i < count; i++) {
+		report_written(queue, &chains[i], written[i]);
+		trace(TRACE_VIRTIO, "%s: queue %u: push id %u, %u bytes written", queue->vdev->pci.name,
+		      queue->index, chains[i].id, written[i]);
+	}
+	queue->in_flight -= MIN(count, queue->in_flight);
 	if (!atomic_load_explicit(&queue->ready, memory_order_acquire))
 		return;
-	trace(TRACE_VIRTIO, "%s: queue %u: push id %u, %u bytes written", queue->vdev->pci.name, queue->index,
-	      chain->id, written);
 	if (queue->packed)
-		packed_push(queue, chain, written);
+		packed_push(queue, chains, written, count);
 	else
-		split_push(queue, chain, written);
+		split_push(queue, chains, written, count);
+}
+
+void virtqueue_push(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written)
+{
+	virtqueue_push_all(queue, chain, &written, 1);
 }
 
 void virtqueue_interrupt(struct virtqueue *queue)
@@ -183,9 +190,15 @@ bool virtqueue_empty(struct virtqueue *queue)
 
 void virtqueue_want_kicks(struct virtqueue *queue, bool want)
 {
-	/* With event indexes the place of the wanted kick moves with the ring, so it is written each time. */
-	if (!usable(queue) || (want == queue->kicks_wanted && !(want && queue->event_idx)))
+	if (!usable(queue))
 		return;
+	if (queue->event_idx) {
+		/* The place of the wanted kick moves with the ring; one that is not moved asks for nothing more. */
+		if (!want)
+			return;
+	} else if (want == queue->kicks_wanted) {
+		return;
+	}
 	queue->kicks_wanted = want;
 	if (queue->packed)
 		packed_want_kicks(queue, want);
@@ -193,6 +206,29 @@ void virtqueue_want_kicks(struct virtqueue *queue, bool want)
 		split_want_kicks(queue, want);
 	if (want) /* so that the caller's second look at the ring comes after */
 		atomic_thread_fence(memory_order_seq_cst);
+}
+
+static void kick_again(void *opaque)
+{
+	struct virtqueue *queue = opaque;
+
+	queue->vdev->ops->notify(queue->vdev, queue->index);
+}
+
+void virtqueue_serve(struct virtqueue *queue, struct virtqueue_chain *chain, unsigned budget,
+		     bool (*serve)(struct virtqueue *queue, struct virtqueue_chain *chain))
+{
+	virtqueue_lock(queue);
+	do {
+		virtqueue_want_kicks(queue, false);
+		while (budget && virtqueue_pop(queue, chain) > 0 && serve(queue, chain))
+			budget--;
+		virtqueue_want_kicks(queue, true);
+	} while (budget && !virtqueue_empty(queue));
+	virtqueue_interrupt(queue);
+	virtqueue_unlock(queue);
+	if (!budget)
+		vm_defer(queue->vdev->vm, kick_again, queue);
 }
 
 struct virtqueue_mark virtqueue_mark(const struct virtqueue *queue)

@@ -14,13 +14,13 @@
 
 /* As virtqueue_pop() etc., for one format. */
 int split_pop(struct virtqueue *queue, struct virtqueue_chain *chain);
-void split_push(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written);
+void split_push(struct virtqueue *queue, const struct virtqueue_chain *chains, const uint32_t *written, unsigned count);
 bool split_empty(struct virtqueue *queue);
 bool split_wants_interrupt(struct virtqueue *queue);
 void split_want_kicks(struct virtqueue *queue, bool want);
 
 int packed_pop(struct virtqueue *queue, struct virtqueue_chain *chain);
-void packed_push(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written);
+void packed_push(struct virtqueue *queue, const struct virtqueue_chain *chains, const uint32_t *written, unsigned count);
 bool packed_empty(struct virtqueue *queue);
 bool packed_wants_interrupt(struct virtqueue *queue);
 void packed_want_kicks(struct virtqueue *queue, bool want);

@@ -102,19 +102,27 @@ int packed_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
 	return 1;
 }
 
-void packed_push(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written)
+/* The first entry's flags go last: the guest stops at it until the others are complete. */
+void packed_push(struct virtqueue *queue, const struct virtqueue_chain *chains, const uint32_t *written, unsigned count)
 {
-	uint8_t *p = entry(queue, queue->next_used);
-	uint16_t flags = queue->used_wrap ? FLAG_AVAIL | FLAG_USED : 0;
+	uint8_t *first = entry(queue, queue->next_used);
+	uint16_t first_flags = 0;
 
-	if (written)
-		flags |= DESC_WRITE;
-	ring_store32(p + 8, written);
-	ring_store16(p + 12, chain->id);
-	ring_store16_release(p + 14, flags);
-	guest_memory_written(queue->vdev->vm, queue->descriptor_gpa + 16 * (uint64_t)queue->next_used, 16);
-	advance(queue, &queue->next_used, &queue->used_wrap, chain->ring_slots);
-	queue->unsignalled += chain->ring_slots;
+	for (unsigned i = 0; i < count; i++) {
+		uint8_t *p = entry(queue, queue->next_used);
+		uint16_t flags = (queue->used_wrap ? FLAG_AVAIL | FLAG_USED : 0) | (written[i] ? DESC_WRITE : 0);
+
+		ring_store32(p + 8, written[i]);
+		ring_store16(p + 12, chains[i].id);
+		if (i == 0)
+			first_flags = flags;
+		else
+			ring_store16_release(p + 14, flags);
+		guest_memory_written(queue->vdev->vm, queue->descriptor_gpa + 16 * (uint64_t)queue->next_used, 16);
+		advance(queue, &queue->next_used, &queue->used_wrap, chains[i].ring_slots);
+		queue->unsignalled += chains[i].ring_slots;
+	}
+	ring_store16_release(first + 14, first_flags);
 }
 
 bool packed_wants_interrupt(struct virtqueue *queue)
@@ -135,14 +143,12 @@ bool packed_wants_interrupt(struct virtqueue *queue)
 
 void packed_want_kicks(struct virtqueue *queue, bool want)
 {
-	uint16_t flags = EVENT_DISABLE;
+	uint16_t flags = want ? EVENT_ENABLE : EVENT_DISABLE;
 
-	if (want && queue->event_idx) {
+	if (queue->event_idx) {
 		ring_store16(queue->device + EVENT_OFFSET,
 			     queue->next_avail | (unsigned)queue->avail_wrap << WRAP_BIT);
 		flags = EVENT_AT_DESCRIPTOR;
-	} else if (want) {
-		flags = EVENT_ENABLE;
 	}
 	ring_store16_release(queue->device + EVENT_FLAGS, flags);
 	guest_memory_written(queue->vdev->vm, queue->device_gpa, 4);

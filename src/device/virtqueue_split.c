@@ -83,16 +83,21 @@ int split_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
 	return 1;
 }
 
-void split_push(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written)
+void split_push(struct virtqueue *queue, const struct virtqueue_chain *chains, const uint32_t *written, unsigned count)
 {
-	unsigned offset = RING_ENTRIES + 8 * (queue->next_used & (queue->size - 1));
+	struct vm *vm = queue->vdev->vm;
 
-	ring_store32(queue->device + offset, chain->id);
-	ring_store32(queue->device + offset + 4, written);
-	ring_store16_release(queue->device + RING_IDX, ++queue->next_used);
-	queue->unsignalled++;
-	guest_memory_written(queue->vdev->vm, queue->device_gpa + offset, 8);
-	guest_memory_written(queue->vdev->vm, queue->device_gpa + RING_IDX, 2);
+	for (unsigned i = 0; i < count; i++) {
+		unsigned offset = RING_ENTRIES + 8 * (queue->next_used & (queue->size - 1));
+
+		ring_store32(queue->device + offset, chains[i].id);
+		ring_store32(queue->device + offset + 4, written[i]);
+		guest_memory_written(vm, queue->device_gpa + offset, 8);
+		queue->next_used++;
+	}
+	ring_store16_release(queue->device + RING_IDX, queue->next_used);
+	guest_memory_written(vm, queue->device_gpa + RING_IDX, 2);
+	queue->unsignalled += count;
 }
 
 bool split_wants_interrupt(struct virtqueue *queue)
@@ -105,16 +110,8 @@ bool split_wants_interrupt(struct virtqueue *queue)
 
 void split_want_kicks(struct virtqueue *queue, bool want)
 {
-	uint8_t *p;
+	uint8_t *p = queue->event_idx ? avail_event(queue) : queue->device + RING_FLAGS;
 
-	if (!queue->event_idx) {
-		p = queue->device + RING_FLAGS;
-		ring_store16(p, want ? 0 : USED_NO_NOTIFY);
-	} else if (want) {
-		p = avail_event(queue);
-		ring_store16(p, queue->next_avail);
-	} else {
-		return; /* an event index that is not moved asks for nothing more */
-	}
+	ring_store16(p, queue->event_idx ? queue->next_avail : want ? 0 : USED_NO_NOTIFY);
 	guest_memory_written(queue->vdev->vm, queue->device_gpa + (uint64_t)(p - queue->device), 2);
 }
