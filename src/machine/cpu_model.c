@@ -10,8 +10,8 @@
  * filter has the last word on every leaf.
  *
  * What is deliberately absent: PKU, CET, LA57, SVM, VMX, RTM/HLE, MPX, AMX, SGX, MONITOR/MWAIT,
- * performance counters, XOP/FMA4/TBM. Immunity bits (RDCL_NO and the like) are copied from the host, so that the guest's
- * kernel chooses the mitigations that the real CPU needs and no others.
+ * performance counters, XOP/FMA4/TBM. Immunities (RDCL_NO and the like) are the host's own, so that the
+ * guest's kernel chooses the mitigations that the real CPU needs and no others.
  *
  * Sources: Intel SDM volume 2A CPUID; AMD APM volume 3 appendix E; x86-64 psABI "Micro-Architecture
  * Levels"; Linux Documentation/virt/kvm/x86/cpuid.rst for leaves 0x40000000 onwards. Names are
@@ -171,7 +171,7 @@ static const struct feature features[] = {
 	{ "avx512_vp2intersect", L7, EDX, 8, HOST(HOST) },
 	{ "serialize", L7, EDX, 14, HOST(HOST) },
 	{ "avx512_fp16", L7, EDX, 23, HOST(HOST) },
-	{ "arch_capabilities", L7, EDX, 29, HOST(HOST) },
+	{ "arch_capabilities", L7, EDX, 29, BY_HOST, LEVEL_ALL },
 
 	{ "sha512", L7_1, EAX, 0, HOST(HOST) },
 	{ "sm3", L7_1, EAX, 1, HOST(HOST) },
@@ -277,11 +277,68 @@ static void host_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t r
 			 : "a"(leaf), "c"(subleaf));
 }
 
+/* Does the host's kernel say that its CPU does not have this weakness? */
+static bool not_affected(const char *vulnerability)
+{
+	static const char answer[] = "Not affected";
+	char path[128], text[sizeof(answer)] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/devices/system/cpu/vulnerabilities/%s", vulnerability);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	if (!fgets(text, sizeof(text), file))
+		text[0] = 0;
+	fclose(file);
+	return strcmp(text, answer) == 0;
+}
+
+/* A process cannot read IA32_ARCH_CAPABILITIES; its bits follow from what the host's kernel found. */
+static uint64_t host_arch_capabilities(void)
+{
+	static const struct {
+		const char *vulnerability;
+		uint64_t bits;
+	} table[] = {
+		{ "meltdown", BIT64(0) | BIT64(3) }, /* RDCL_NO, SKIP_L1DFL_VMENTRY */
+		{ "spec_store_bypass", BIT64(4) },   /* SSB_NO */
+		{ "mds", BIT64(5) },		     /* MDS_NO */
+		{ "itlb_multihit", BIT64(6) },	     /* PSCHANGE_MC_NO */
+		{ "tsx_async_abort", BIT64(8) },     /* TAA_NO */
+		{ "mmio_stale_data", BIT64(13) | BIT64(14) | BIT64(15) }, /* SBDR_SSDP, FBSDP, PSDP_NO */
+		{ "gather_data_sampling", BIT64(26) },	   /* GDS_NO */
+		{ "reg_file_data_sampling", BIT64(27) },   /* RFDS_NO */
+		{ "indirect_target_selection", BIT64(62) }, /* ITS_NO */
+	};
+	uint64_t bits = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(table); i++)
+		if (not_affected(table[i].vulnerability))
+			bits |= table[i].bits;
+	return bits;
+}
+
+static bool vendor_is_amd(const struct cpu_source *source)
+{
+	static const char *const vendors[] = { "AuthenticAMD", "HygonGenuine" };
+	uint32_t regs[4];
+	char vendor[12];
+
+	source->cpuid(source->opaque, 0, 0, regs);
+	memcpy(vendor, &regs[EBX], 4);
+	memcpy(vendor + 4, &regs[EDX], 4);
+	memcpy(vendor + 8, &regs[ECX], 4);
+	return memcmp(vendor, vendors[0], 12) == 0 || memcmp(vendor, vendors[1], 12) == 0;
+}
+
 void cpu_source_host(struct cpu_source *source)
 {
 	uint32_t regs[4];
 
 	*source = (struct cpu_source){ .cpuid = host_cpuid };
+	if (!vendor_is_amd(source)) /* kernels know AMD's immunities by family and CPUID */
+		source->arch_capabilities = host_arch_capabilities();
 	host_cpuid(NULL, 1, 0, regs);
 	if (regs[ECX] & BIT(27)) {
 		uint32_t lo, hi;
@@ -330,18 +387,13 @@ static const uint32_t *host_leaf(struct host *host, uint32_t leaf, uint32_t subl
 
 static void host_init(struct host *host, const struct cpu_source *source)
 {
-	static const char amd[] = "AuthenticAMD", hygon[] = "HygonGenuine";
 	uint32_t regs[4];
-	char vendor[12];
 
 	host->source = source;
 	host->count = 0;
 	source->cpuid(source->opaque, 0, 0, regs);
 	host->max_basic = regs[EAX];
-	memcpy(vendor, &regs[EBX], 4);
-	memcpy(vendor + 4, &regs[EDX], 4);
-	memcpy(vendor + 8, &regs[ECX], 4);
-	host->is_amd = memcmp(vendor, amd, 12) == 0 || memcmp(vendor, hygon, 12) == 0;
+	host->is_amd = vendor_is_amd(source);
 	source->cpuid(source->opaque, 0x80000000u, 0, regs);
 	host->max_extended = regs[EAX];
 }
@@ -352,6 +404,8 @@ static bool host_has(struct host *host, const struct feature *f)
 
 	if (f->provider == BY_LODGE)
 		return true;
+	if (strcmp(f->name, "arch_capabilities") == 0)
+		return host->source->arch_capabilities != 0;
 	/* Leaf 7 subleaf 1 exists only if subleaf 0 says so. */
 	if (f->leaf == 7 && f->subleaf == 1 && host_leaf(host, 7, 0)[EAX] < 1)
 		return false;
@@ -803,6 +857,8 @@ int cpu_model_build(struct cpu_model *model, const char *spec, unsigned cpus,
 	while (1u << b.apic_id_bits < cpus)
 		b.apic_id_bits++;
 	model->is_amd = b.host.is_amd;
+	if (has(&b, "arch_capabilities"))
+		model->arch_capabilities = source->arch_capabilities;
 	physical = host_leaf(&b.host, 0x80000008u, NO_SUBLEAF)[EAX] & 0xff;
 	model->maxphyaddr = (uint8_t)MIN(MAX(physical, MAXPHYADDR_MIN), MAXPHYADDR_MAX);
 	set_register_masks(&b);

@@ -16,9 +16,10 @@ struct cpu_source {
 	void (*cpuid)(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
 	void *opaque;
 	uint64_t xcr0; /* what the host's system has enabled; 0: no XSAVE */
+	uint64_t arch_capabilities; /* as the MSR (SDM vol. 4), as far as known; 0: nothing known */
 };
 
-/* The CPU we run on. Executes CPUID (slow under nested virtualization): call once. */
+/* The CPU we run on. Looks into /sys for what CPUID does not tell. Executes CPUID (slow under nested virtualization): call once. */
 void cpu_source_host(struct cpu_source *source);
 
 /*

@@ -45,6 +45,7 @@ struct cpu_model {
 	bool is_amd;
 	uint8_t maxphyaddr;
 	uint64_t xcr0_valid, cr4_valid, efer_valid;
+	uint64_t arch_capabilities; /* value of IA32_ARCH_CAPABILITIES; the MSR exists if CPUID.7.EDX bit 29 is set */
 };
 
 struct vm_config {
