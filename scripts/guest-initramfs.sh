@@ -27,11 +27,19 @@ if [ -z "$output" ]; then
 	output=$output.cpio
 fi
 
-busybox=$(command -v busybox) || die "there is no busybox: scripts/deps.sh run installs it"
-busybox_static=/bin/busybox
-[ -x $busybox_static ] || busybox_static=$busybox
+# Static, so that it is all the guest needs; of the kernel's architecture.
+arch=$(cat "$kernel/architecture")
+busybox=/bin/busybox
+if [ "$arch" != "$(dpkg --print-architecture)" ]; then
+	busybox=$cache/busybox-$arch/bin/busybox
+	if [ ! -x "$busybox" ]; then
+		exclusively "busybox-$arch"
+		[ -x "$busybox" ] || "$root/scripts/debian-package.sh" "$arch" busybox-static "$cache/busybox-$arch"
+	fi
+fi
+[ -x "$busybox" ] || die "there is no busybox: scripts/deps.sh run installs it"
 
-sources=("$0" "$root/scripts/guest-init" "$root/scripts/guest-udhcpc" "$kernel/version" "$busybox_static")
+sources=("$0" "$root/scripts/guest-init" "$root/scripts/guest-udhcpc" "$kernel/version" "$busybox")
 for item in "${payload[@]}"; do sources+=("${item%%:*}"); done
 fresh=no
 if [ -f "$output" ]; then
@@ -48,7 +56,7 @@ fi
 work=$(mktemp -d "$cache/initramfs.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/{bin,etc,lib/modules,payload}
-cp "$busybox_static" "$work/bin/busybox"
+cp "$busybox" "$work/bin/busybox"
 cp "$root/scripts/guest-init" "$work/init"
 cp "$root/scripts/guest-udhcpc" "$work/bin/udhcpc-script"
 chmod 755 "$work/init" "$work/bin/udhcpc-script"
