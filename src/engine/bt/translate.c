@@ -29,12 +29,6 @@
 #define JUMP_LINEAR_OFF(cls)                                                                       \
 	((int32_t)(BT_OFF_TABLES(cls) + offsetof(struct bt_tables, jump) + offsetof(struct bt_jump, linear)))
 
-struct decoded {
-	struct x86_insn insn;
-	uint16_t offset;
-	uint16_t live_before, live_after;
-};
-
 /* Does the instruction always leave the block? */
 static bool ends_block(const struct x86_insn *insn)
 {
@@ -83,8 +77,7 @@ static void find_live_flags(struct decoded *d, unsigned count)
 	}
 }
 
-/* Must this instruction raise in the block's mode because of CR0, CR4 or XCR0? */
-static bool unit_disabled(const struct translator *t, const struct x86_insn *insn)
+bool bt_unit_disabled(const struct translator *t, const struct x86_insn *insn)
 {
 	if (insn->op_class != X86_CLASS_COPY && insn->op_class != X86_CLASS_MULTIMEM)
 		return false;
@@ -183,7 +176,7 @@ static void translate_insn(struct translator *t)
 	if (t->mode & BT_MODE_DEBUG) {
 		bt_emit_helper(t, bt_help_debug_check, false);
 	}
-	if (unit_disabled(t, insn)) {
+	if (bt_unit_disabled(t, insn)) {
 		bt_emit_helper(t, bt_help_fpu_check, false);
 		t->ended = true;
 		return;
@@ -214,6 +207,50 @@ static void translate_insn(struct translator *t)
 	}
 }
 
+/* Make d the current instruction. bytes: where it lies, NULL: on the page. */
+static void select_insn(struct translator *t, const struct decoded *d, const uint8_t *bytes)
+{
+	t->insn = &d->insn;
+	t->offset = d->offset;
+	t->next = (uint16_t)(d->offset + d->insn.length);
+	t->code = bytes ? bytes : t->request->page + d->offset;
+	t->live_before = d->live_before;
+	t->live_after = d->live_after;
+}
+
+static void emit_group(struct translator *t, const struct decoded *d, struct group *g, const uint8_t *bytes)
+{
+	select_insn(t, &d[g->first], bytes);
+	bt_group_check(t, g);
+	t->group = g;
+	for (unsigned i = g->first; i < g->first + g->count; i++) {
+		select_insn(t, &d[i], bytes);
+		translate_insn(t);
+	}
+	t->group = NULL;
+	g->flags_end = t->flags;
+	g->resume = t->ended ? NULL : t->hot.p;
+}
+
+/* The copy of a group in which each access has its own check: taken when the group's common check fails. */
+static void emit_group_copy(struct translator *t, const struct decoded *d, const struct group *g)
+{
+	patch_rel32(g->miss, t->hot.p);
+	t->flags = g->flags_start;
+	t->ended = false;
+	for (unsigned i = g->first; i < g->first + g->count; i++) {
+		select_insn(t, &d[i], NULL);
+		translate_insn(t);
+	}
+	if (!g->resume)
+		return;
+	if (t->flags == FLAGS_SLOT && (g->flags_end == FLAGS_HOST || g->flags_end == FLAGS_BOTH))
+		bt_flags_restore(&t->hot, T0);
+	else if (t->flags == FLAGS_HOST && (g->flags_end == FLAGS_SLOT || g->flags_end == FLAGS_BOTH))
+		bt_flags_save(&t->hot, T0);
+	emit_jmp(&t->hot, g->resume);
+}
+
 /* The bytes of an instruction that crosses into the next page. */
 static void join_pages(uint8_t bytes[16], const struct bt_translate_request *request, unsigned offset)
 {
@@ -227,7 +264,9 @@ enum bt_translate_status bt_translate(const struct bt_translate_request *request
 {
 	struct bt_cache *cache = request->cache;
 	struct decoded d[BT_BLOCK_INSN_MAX];
+	struct group groups[BT_GROUP_MAX];
 	uint8_t joined[16];
+	unsigned group_count = 0;
 	unsigned start = request->gpa & (PAGE_SIZE - 1), offset = start, count = 0, max = request->max_instructions;
 	bool too_long = false, cross = false;
 	struct translator t = {
@@ -290,24 +329,30 @@ enum bt_translate_status bt_translate(const struct bt_translate_request *request
 	t.code = cross ? joined : request->page + start;
 	emit_entries(&t, start, d[0].live_before, request->poll);
 
-	for (unsigned i = 0; i < count && !t.ended; i++) {
-		t.insn = &d[i].insn;
-		t.offset = d[i].offset;
-		t.next = (uint16_t)(d[i].offset + d[i].insn.length);
-		t.code = cross ? joined : request->page + t.offset;
-		t.live_before = d[i].live_before;
-		t.live_after = d[i].live_after;
-		if (too_long) {
-			bt_emit_helper(&t, bt_help_too_long, false);
-			t.ended = true;
+	if (too_long) {
+		select_insn(&t, &d[0], joined);
+		bt_emit_helper(&t, bt_help_too_long, false);
+		t.ended = true;
+	}
+	for (unsigned i = 0; i < count && !t.ended;) {
+		struct group *g = &groups[group_count];
+
+		if (group_count < BT_GROUP_MAX && bt_group_find(&t, d, i, count, g)) {
+			emit_group(&t, d, g, cross ? joined : NULL);
+			group_count++;
+			i += g->count;
 		} else {
+			select_insn(&t, &d[i], cross ? joined : NULL);
 			translate_insn(&t);
+			i++;
 		}
 	}
 	if (!t.ended) {
 		t.live_before = X86_FLAGS_ARITH;
 		bt_emit_exit_direct(&t, &t.hot, (int32_t)offset, t.long_mode ? 8 : 4);
 	}
+	for (unsigned i = 0; i < group_count; i++)
+		emit_group_copy(&t, d, &groups[i]);
 
 	cache->hot = cache_offset(&t, &t.hot);
 	cache->cold = cache_offset(&t, &t.cold);

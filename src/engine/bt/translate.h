@@ -18,6 +18,24 @@ enum flags_place {
 };
 
 #define BT_BLOCK_INSN_MAX 48
+#define BT_GROUP_MAX 12 /* coalesced groups in one block */
+
+struct decoded {
+	struct x86_insn insn;
+	uint16_t offset;
+	uint16_t live_before, live_after;
+};
+
+/* A run of instructions whose memory accesses share one TLB check: see translate_group.c. */
+struct group {
+	unsigned first, count;      /* instructions */
+	int8_t base;                /* register all accesses are relative to */
+	int32_t low, high;          /* bytes touched: [base + low, base + high), base as at the start */
+	bool write;
+	uint8_t *miss;              /* rel32 of the jump to the uncoalesced copy */
+	const uint8_t *resume;      /* where the copy joins the coalesced code again; NULL if that left the block */
+	enum flags_place flags_start, flags_end;
+};
 
 struct translator {
 	const struct bt_translate_request *request;
@@ -37,6 +55,9 @@ struct translator {
 	enum bt_class cls;
 	enum flags_place flags;
 	bool ended; /* an unconditional transfer was emitted */
+	const struct group *group; /* the instruction belongs to it and is being emitted without checks of its own */
+	bool addend_in_t1;         /* in a group: T1 still holds the addend */
+	uint8_t *saved_cold;       /* in a coalesced access: where cold code really is */
 };
 
 /* An effective address in guest terms. */
@@ -86,6 +107,15 @@ void bt_translate_copy(struct translator *t);
 /* The current instruction re-encoded: m replaces its memory operand (NULL: none); guest r10/r11 operands become map[0], map[1]. */
 void bt_emit_copied(struct translator *t, struct bt_buf *b, const struct host_mem *m, const uint8_t map[2]);
 void bt_note_fault(struct translator *t, struct bt_buf *b, int spill);
+
+/* translate.c: must this instruction raise in the block's mode because of CR0, CR4 or XCR0? */
+bool bt_unit_disabled(const struct translator *t, const struct x86_insn *insn);
+
+/* translate_group.c */
+/* Find the longest group that starts at d[first]; false if there is none worth it. */
+bool bt_group_find(const struct translator *t, const struct decoded *d, unsigned first, unsigned count, struct group *g);
+void bt_group_check(struct translator *t, struct group *g);         /* emit the common check */
+void bt_group_access(struct translator *t, struct access *a);       /* an access inside: a->m */
 
 /* translate_stack.c, translate_branch.c, translate_system.c */
 void bt_translate_stack(struct translator *t);

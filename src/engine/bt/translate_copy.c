@@ -13,11 +13,13 @@ void bt_note_fault(struct translator *t, struct bt_buf *b, int spill)
 	if (insn->unit == X86_UNIT_INT && insn->isa == X86_ISA_BASE && insn->op != X86_OP_DIV && insn->op != X86_OP_IDIV &&
 	    insn->align <= 1)
 		return;
+	if (b->cold && t->group) /* thrown away */
+		return;
 	bt_cache_note_fault(t->cache, b->cold, (uint32_t)(b->p - t->cache->rw), t->offset,
 			    spill == NO_REG ? 0xff : (uint8_t)spill);
 }
 
-static unsigned rename(unsigned reg, const uint8_t map[2])
+static unsigned host_reg(unsigned reg, const uint8_t map[2])
 {
 	return is_slot_reg((int)reg) ? map[reg - X86_R10] : reg;
 }
@@ -62,11 +64,11 @@ static void emit_legacy(struct translator *t, struct bt_buf *b, const struct hos
 		opcode = 0x80;
 	}
 	if (insn->reg_is_gpr)
-		reg = rename(reg, map);
+		reg = host_reg(reg, map);
 	if (insn->rm_is_gpr)
-		rm = rename(rm, map);
+		rm = host_reg(rm, map);
 	if (insn->opc_is_gpr && insn->op != X86_OP_INCDEC_SHORT) {
-		in_opcode = rename(in_opcode, map);
+		in_opcode = host_reg(in_opcode, map);
 		opcode = (uint8_t)((opcode & ~7) | (in_opcode & 7));
 	}
 
@@ -107,7 +109,7 @@ static void emit_legacy(struct translator *t, struct bt_buf *b, const struct hos
 		emit8(b, opcode);
 }
 
-/* The register bits of a VEX or EVEX prefix after renaming: R, X, B as in REX. */
+/* The register bits of a VEX or EVEX prefix after host_reg(): R, X, B as in REX. */
 static void vex_registers(struct translator *t, const struct host_mem *m, const uint8_t map[2], unsigned *reg, unsigned *rm,
 			  bool *x, bool *b)
 {
@@ -117,9 +119,9 @@ static void vex_registers(struct translator *t, const struct host_mem *m, const 
 	*rm = (insn->modrm & 7) | (insn->rex & 1) << 3;
 	*x = insn->rex & 2;
 	if (insn->reg_is_gpr)
-		*reg = rename(*reg, map);
+		*reg = host_reg(*reg, map);
 	if (insn->rm_is_gpr)
-		*rm = rename(*rm, map);
+		*rm = host_reg(*rm, map);
 	*b = *rm >> 3;
 	if (m) {
 		*x = m->index != NO_REG && m->index >= 8;
@@ -137,7 +139,7 @@ static void emit_vex(struct translator *t, struct bt_buf *b, const struct host_m
 
 	vex_registers(t, m, map, &reg, &rm, &x, &bb);
 	if (insn->vvvv_is_gpr) {
-		unsigned v = rename(~(payload >> 3) & 15u, map);
+		unsigned v = host_reg(~(payload >> 3) & 15u, map);
 
 		payload = (uint8_t)((payload & 0x87) | (~v & 15u) << 3);
 	}
@@ -166,7 +168,7 @@ static void emit_evex(struct translator *t, struct bt_buf *b, const struct host_
 	if (!t->long_mode)
 		p0 |= 0x10;
 	if (insn->vvvv_is_gpr) {
-		unsigned v = rename(~(p1 >> 3) & 15u, map);
+		unsigned v = host_reg(~(p1 >> 3) & 15u, map);
 
 		p1 = (uint8_t)((p1 & 0x87) | (~v & 15u) << 3);
 	}
@@ -223,6 +225,8 @@ static void translate_register_form(struct translator *t)
 	for (unsigned r = X86_R10; r <= X86_R11; r++)
 		if (insn->gpr_read >> r & 1)
 			emit_load_gs(b, true, r, GS_GPR((int)r));
+	if ((insn->gpr_read | insn->gpr_write) >> X86_R11 & 1)
+		t->addend_in_t1 = false;
 	bt_note_fault(t, b, NO_REG);
 	raw = t->long_mode && !(insn->prefixes & (X86_PFX_SEG | X86_PFX_67 | X86_PFX_F2 | X86_PFX_F3));
 	if (raw)
@@ -315,6 +319,7 @@ static void translate_lea(struct translator *t)
 		emit_bytes(b, t->code, insn->length);
 		return;
 	}
+	t->addend_in_t1 = false;
 	if (!is_slot_reg((int)dst) && insn->opsize >= 4 && !is_slot_reg(ea.base) && !is_slot_reg(ea.index) &&
 	    (ea.addrsize != 2)) {
 		bt_emit_ea(t, b, &ea, dst, T1, false);

@@ -270,6 +270,10 @@ void bt_access_begin(struct translator *t, struct access *a)
 	uint8_t *miss[3] = { NULL, NULL, NULL };
 	const uint8_t *retry;
 
+	if (t->group) {
+		bt_group_access(t, a);
+		return;
+	}
 	bt_flags_clobber(t, T0);
 	retry = b->p;
 
@@ -364,6 +368,10 @@ void bt_access_end(struct translator *t, struct access *a)
 {
 	struct bt_buf *c = &t->cold;
 
+	if (t->group) {
+		c->p = t->saved_cold;
+		return;
+	}
 	if (a->kind & X86_MEM_W) {
 		int32_t resume = (int32_t)(t->hot.p - a->site_address);
 
