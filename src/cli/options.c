@@ -153,7 +153,7 @@ static int parse_disk(struct run_options *options, const char *argument, struct 
 	if (!*disk.path)
 		return error_set(err, 0, "--disk '%s': no file name", argument);
 	for (char *part; (part = next_part(&rest));) {
-		if (!strncmp(part, "format=", 7))
+		if (!strncmp(part, "format=", 7) && part[7])
 			disk.format = part + 7;
 		else if (!strcmp(part, "readonly"))
 			disk.readonly = true;

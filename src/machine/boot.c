@@ -34,7 +34,7 @@
 int file_map_open(struct file_map *map, const char *what, const char *path, uint64_t limit,
 		  struct error *err)
 {
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block us */
 	struct stat st;
 	void *data;
 
@@ -199,7 +199,7 @@ int boot_load_initrd(struct boot *boot, uint64_t limit, struct error *err)
 
 	if (!boot->initrd)
 		return 0;
-	fd = open(boot->initrd, O_RDONLY | O_CLOEXEC);
+	fd = open(boot->initrd, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return error_set_errno(err, errno, "cannot open initrd '%s'", boot->initrd);
 	if (fstat(fd, &st))

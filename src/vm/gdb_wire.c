@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -85,7 +86,10 @@ static int listen_tcp(const char *address, struct error *err)
 	const char *colon = strrchr(address, ':');
 	int one = 1;
 
-	if (!colon || !colon[1] || (size_t)(colon - address) >= sizeof(host))
+	/* getaddrinfo() takes any number, and what it does with one over 65535 nobody wants. */
+	if (!colon || strlen(colon + 1) > 5 ||
+	    strspn(colon + 1, "0123456789") != strlen(colon + 1) || atoi(colon + 1) < 1 ||
+	    atoi(colon + 1) > 65535 || (size_t)(colon - address) >= sizeof(host))
 		return error_set(err, 0, "--gdb '%s': give [tcp:][HOST]:PORT or unix:PATH",
 				 address);
 	if (colon > address) {
