@@ -351,7 +351,7 @@ static bool add_packed(struct driver_queue *q, const struct test_buffer *out, un
 	uint16_t first_flags = 0;
 
 	while (q->lengths[id])
-		id = (id + 7) % q->size; /* ids in an odd order, to catch those who take them for positions */
+		id = (id + 5) % q->size; /* ids in an odd order, to catch those who take them for positions */
 	if (indirect)
 		put_table(q, q->tables[id], out, out_count, in, in_count);
 	for (unsigned i = 0; i < slots; i++) {
