@@ -272,11 +272,19 @@ static void set_flat_segments(struct x86_cpu_state *s, bool long_mode)
 	s->seg[X86_LDTR] = (struct x86_segment){ .attr = X86_ATTR_P | 0x2, .limit = 0xffff };
 }
 
+static int check_entry(struct boot *boot, uint64_t entry, struct error *err)
+{
+	if (guest_memory_host(boot->memory, entry, 1, false))
+		return 0;
+	return error_set(err, 0, "kernel '%s' is corrupt: there is no memory at its entry point 0x%llx", boot->kernel,
+			 (unsigned long long)entry);
+}
+
 int boot_enter_protected(struct boot *boot, uint64_t entry, struct error *err)
 {
 	struct x86_cpu_state *s = &boot->state;
 
-	if (!place_gdt(boot, false, err))
+	if (check_entry(boot, entry, err) || !place_gdt(boot, false, err))
 		return -1;
 	set_flat_segments(s, false);
 	s->cr0 = X86_CR0_PE | X86_CR0_ET;
@@ -306,8 +314,11 @@ static uint64_t place_identity_map(struct boot *boot, struct error *err)
 int boot_enter_long(struct boot *boot, uint64_t entry, struct error *err)
 {
 	struct x86_cpu_state *s = &boot->state;
-	uint64_t cr3 = place_identity_map(boot, err);
+	uint64_t cr3;
 
+	if (check_entry(boot, entry, err))
+		return -1;
+	cr3 = place_identity_map(boot, err);
 	if (!cr3 || !place_gdt(boot, true, err))
 		return -1;
 	set_flat_segments(s, true);
