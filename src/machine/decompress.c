@@ -43,24 +43,48 @@ static bool lz4_long_length(const uint8_t **in, const uint8_t *in_end, size_t *l
 	return true;
 }
 
-/* Copy a match of length bytes from distance back; the two may overlap, which repeats the pattern. */
-static void lz4_copy_match(uint8_t *out, size_t distance, size_t length, const uint8_t *out_end)
-{
-	const uint8_t *from = out - distance;
+/* Room that the fast loop wants behind what it writes and reads: its copies go in strides. */
+#define LZ4_IN_MARGIN 32
+#define LZ4_OUT_MARGIN 64
 
-	if (distance >= 16 && (size_t)(out_end - out) >= length + 16) {
-		/* 16 bytes at a time, up to 15 too many: they are overwritten later. */
-		for (size_t i = 0; i < length; i += 16)
-			memcpy(out + i, from + i, 16);
+/* Copy n bytes in strides of 16, up to 15 too many. */
+static inline void copy_strides(uint8_t *to, const uint8_t *from, size_t n)
+{
+	size_t i = 0;
+
+	do {
+		memcpy(to + i, from + i, 16);
+		i += 16;
+	} while (i < n);
+}
+
+/*
+ * Copy a match of n bytes from distance back, up to 23 too many. The two may overlap, which repeats the pattern: with
+ * a distance below 8 the first bytes are copied singly, and the rest from a multiple of the distance that is at least 8.
+ */
+static inline void copy_match(uint8_t *to, size_t distance, size_t n)
+{
+	static const uint8_t multiple[8] = { 0, 8, 8, 9, 8, 10, 12, 14 };
+
+	if (distance >= 16) {
+		copy_strides(to, to - distance, n);
 		return;
 	}
-	if (distance >= 8 && (size_t)(out_end - out) >= length + 8) {
-		for (size_t i = 0; i < length; i += 8)
-			memcpy(out + i, from + i, 8);
-		return;
+	if (distance < 8) {
+		if (distance == 1 && n > 64) {
+			memset(to, to[-1], n);
+			return;
+		}
+		for (unsigned i = 0; i < 8; i++)
+			to[i] = to[i - (ptrdiff_t)distance];
+		if (n <= 8)
+			return;
+		to += 8;
+		n -= 8;
+		distance = multiple[distance];
 	}
-	for (size_t i = 0; i < length; i++)
-		out[i] = from[i];
+	for (size_t i = 0; i < n; i += 8)
+		memcpy(to + i, to + i - distance, 8);
 }
 
 /* Unpack one block; returns the bytes written or -1. Every read and write is within the two buffers. */
@@ -77,8 +101,9 @@ static long lz4_block(const uint8_t *in, size_t in_size, uint8_t *out_start, siz
 			return -1;
 		if (literals > (size_t)(in_end - in) || literals > (size_t)(out_end - out))
 			return -1;
-		if (literals <= 16 && in_end - in >= 16 && out_end - out >= 16)
-			memcpy(out, in, 16);
+		if ((size_t)(in_end - in) >= literals + LZ4_IN_MARGIN &&
+		    (size_t)(out_end - out) >= literals + LZ4_OUT_MARGIN)
+			copy_strides(out, in, literals);
 		else
 			memcpy(out, in, literals);
 		out += literals;
@@ -95,7 +120,11 @@ static long lz4_block(const uint8_t *in, size_t in_size, uint8_t *out_start, siz
 		if (distance == 0 || distance > (size_t)(out - out_start) ||
 		    match > (size_t)(out_end - out))
 			return -1;
-		lz4_copy_match(out, distance, match, out_end);
+		if ((size_t)(out_end - out) >= match + LZ4_OUT_MARGIN)
+			copy_match(out, distance, match);
+		else
+			for (size_t i = 0; i < match; i++)
+				out[i] = out[i - distance];
 		out += match;
 	}
 	return out - out_start;
