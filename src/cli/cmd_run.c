@@ -99,24 +99,18 @@ static int start(struct session *session, struct error *err)
 	return 0;
 }
 
-/* Say why the machine died; returns the exit status. */
+/* Show the vCPU that died; returns the exit status. */
 static int report_death(struct vm *vm)
 {
+	struct vcpu *vcpu = vm->died;
 	int status = STATUS_GUEST_DIED;
 
-	for (unsigned i = 0; i < vm->vcpu_count; i++) {
-		struct vcpu *vcpu = vm->vcpus[i];
-
-		if (vcpu->exit_error.text[0]) {
-			log_error("vCPU %u: %s", i, vcpu->exit_error.text);
-			status = STATUS_FAILED;
-		} else if (vcpu == vm->died) {
-			log_error("the guest died: triple fault on vCPU %u", i);
-		} else {
-			continue;
-		}
+	if (vcpu && vcpu->stats.exits[VCPU_EXIT_ERROR])
+		status = STATUS_FAILED; /* the engine's fault, and the vCPU's thread has said why */
+	else
+		log_error("the guest died of a triple fault");
+	if (vcpu)
 		dump_vcpu(stderr, vcpu);
-	}
 	return status;
 }
 
