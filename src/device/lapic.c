@@ -266,8 +266,6 @@ static int op_acknowledge(void *apic)
 		}
 	}
 	lapic_update(a);
-	if (vector >= 0)
-		a->vcpu->stats.interrupts++;
 	return vector;
 }
 
