@@ -135,9 +135,10 @@ static int read_runs(struct overlay *self, const struct iovec *iov, int count, u
 		uint64_t run_end;
 		int n, result;
 
-		do
-			run_end = MIN(++cluster << self->cluster_shift, end);
-		while (run_end < end && cluster_present(self, cluster) == present);
+		do {
+			cluster++;
+			run_end = MIN(cluster << self->cluster_shift, end);
+		} while (run_end < end && cluster_present(self, cluster) == present);
 		n = iov_slice(iov, count, offset - start, run_end - offset, part);
 		if (n < 0)
 			return -EINVAL;
