@@ -8,8 +8,8 @@ set -eu
 build="gcc libc6-dev meson ninja-build pkg-config python3 acpica-tools libslirp-dev zlib1g-dev libzstd-dev
 	liblzma-dev libzydis-dev libzycore-dev libcmocka-dev"
 run="busybox-static cpio"
-test="$run make binutils mmdebstrap e2fsprogs gdb openssl perl sqlite3 qemu-system-x86"
-bench="$run mmdebstrap e2fsprogs qemu-system-x86"
+test="$run make binutils mmdebstrap fakeroot e2fsprogs gdb openssl perl sqlite3 qemu-system-x86"
+bench="$run mmdebstrap fakeroot e2fsprogs qemu-system-x86"
 
 case "${1:-}" in
 build) wanted=$build ;;
