@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: MIT */
+/* The engines compiled in. A new one is one line here and its directory in meson.build. */
+#include "vm/engine.h"
+
+extern const struct engine bt_engine;
+
+const struct engine *const engines[] = { &bt_engine, NULL };
