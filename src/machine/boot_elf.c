@@ -107,7 +107,7 @@ int boot_elf(struct boot *boot, const struct file_map *kernel, struct error *err
 
 	if (!image)
 		return error_set(err, 0, "cannot load kernel '%s': out of memory", kernel->path);
-	result = elf_parse(image, kernel->data, kernel->size, kernel->path, err);
+	result = elf_parse(image, kernel->data, kernel->size, kernel->size, kernel->path, err);
 	if (result == 0)
 		result = elf_load(image, boot, kernel->path, err);
 	if (result == 0)

@@ -13,9 +13,8 @@
  * Sources: Linux Documentation/x86/boot.rst and zero-page.rst (arch/x86/include/uapi/asm/bootparam.h).
  */
 #include <elf.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 
 #include "base/util.h"
@@ -251,60 +250,79 @@ static const uint8_t *find_payload(const struct bzimage *bz, size_t *size)
 	return decompress_format(bz->body + offset, length) ? bz->body + offset : NULL;
 }
 
-/* Load the vmlinux inside. Returns 0, -1, or 1: it is not something that can be entered directly. */
-static int load_vmlinux(struct bzimage *bz, struct boot *boot, const uint8_t *data, size_t size,
-			struct error *err)
-{
-	struct elf_image *image = malloc(sizeof(*image));
-	bool is_64bit;
-	int result = 1;
+/* The vmlinux inside, as it comes out of decompress(). */
+struct unpacking {
+	struct bzimage *bz;
+	struct boot *boot;
+	struct elf_image image;
+	uint64_t size;
+	struct error *err;
+};
 
-	if (!image)
-		return error_set(err, 0, "cannot load kernel '%s': out of memory", bz->file->path);
-	if (elf_parse(image, data, size, bz->file->path, NULL) == 0 && image->entry < GIB(4) &&
-	    image->is_64bit == bz->is_64bit && image->is_64bit == (image->machine == EM_X86_64))
-		result = elf_load(image, boot, bz->file->path, err);
-	is_64bit = image->is_64bit;
-	boot->kernel_address = image->entry;
-	free(image);
-	if (result || load_initrd_and_params(bz, boot, err))
-		return result ? result : -1;
-	if (is_64bit) {
-		boot->protocol = "Linux, unpacked by the host, 64-bit entry";
-		return boot_enter_long(boot, boot->kernel_address, err);
+#define NOT_ENTERED_DIRECTLY 1 /* the vmlinux is not something that we can enter */
+
+static int take_piece(void *opaque, uint64_t offset, const uint8_t *data, size_t size)
+{
+	struct unpacking *u = opaque;
+	struct elf_image *image = &u->image;
+	const char *name = u->bz->file->path;
+
+	if (offset == 0) {
+		if (elf_parse(image, data, size, u->size, name, NULL) || image->entry >= GIB(4) ||
+		    image->is_64bit != u->bz->is_64bit || image->is_64bit != (image->machine == EM_X86_64))
+			return NOT_ENTERED_DIRECTLY;
+		if (elf_claim(image, u->boot, name, u->err))
+			return -1;
 	}
-	boot->protocol = "Linux, unpacked by the host, 32-bit entry";
-	return boot_enter_protected(boot, boot->kernel_address, err);
+	elf_copy(image, u->boot, offset, data, size);
+	return 0;
 }
 
-/* Way 1. Returns 0, -1, or 1: does not apply. */
+static int enter_vmlinux(struct bzimage *bz, struct boot *boot, const struct elf_image *image,
+			 struct error *err)
+{
+	if (load_initrd_and_params(bz, boot, err))
+		return -1;
+	boot->kernel_address = image->entry;
+	if (image->is_64bit) {
+		boot->protocol = "Linux, unpacked by the host, 64-bit entry";
+		return boot_enter_long(boot, image->entry, err);
+	}
+	boot->protocol = "Linux, unpacked by the host, 32-bit entry";
+	return boot_enter_protected(boot, image->entry, err);
+}
+
+/* Way 1. Returns 0, -1, or NOT_ENTERED_DIRECTLY. */
 static int boot_unpacked(struct bzimage *bz, struct boot *boot, struct error *err)
 {
-	size_t size = 0, capacity;
+	size_t size = 0;
 	const uint8_t *payload = find_payload(bz, &size);
-	struct error why;
-	uint8_t *buffer;
-	long n;
+	struct unpacking *u;
+	struct error why = { 0 }, refused = { 0 };
 	int result;
 
 	if (!payload)
-		return 1;
-	/* Linux puts the unpacked size behind the payload (for gzip it is the format's own trailer). */
-	capacity = load_le32(payload + size - 4);
-	if (capacity > UNPACKED_MAX || capacity < sizeof(Elf32_Ehdr))
-		return error_set(err, 0, "kernel '%s' is corrupt: its unpacked size is given as %zu bytes",
-				 bz->file->path, capacity);
-	buffer = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-		      -1, 0);
-	if (buffer == MAP_FAILED)
+		return NOT_ENTERED_DIRECTLY;
+	u = calloc(1, sizeof(*u));
+	if (!u)
 		return error_set(err, 0, "cannot unpack kernel '%s': out of memory", bz->file->path);
-	madvise(buffer, capacity, MADV_HUGEPAGE);
-	n = decompress(payload, size, buffer, capacity, &why);
-	if (n < 0)
-		result = error_set(err, 0, "kernel '%s' is corrupt: %s", bz->file->path, why.text);
+	u->bz = bz;
+	u->boot = boot;
+	u->err = &refused;
+	/* Linux puts the unpacked size behind the payload (for gzip it is the format's own trailer). */
+	u->size = load_le32(payload + size - 4);
+	if (u->size > UNPACKED_MAX || u->size < sizeof(Elf32_Ehdr))
+		result = error_set(err, 0, "kernel '%s' is corrupt: its unpacked size is given as %llu bytes",
+				   bz->file->path, (unsigned long long)u->size);
 	else
-		result = load_vmlinux(bz, boot, buffer, (size_t)n, err);
-	munmap(buffer, capacity);
+		result = decompress(payload, size, u->size, take_piece, u, &why);
+	if (result == 0)
+		result = enter_vmlinux(bz, boot, &u->image, err);
+	else if (result < 0 && refused.text[0])
+		result = error_set(err, 0, "%s", refused.text);
+	else if (result < 0 && why.text[0])
+		result = error_set(err, 0, "kernel '%s' is corrupt: %s", bz->file->path, why.text);
+	free(u);
 	return result;
 }
 

@@ -130,7 +130,7 @@ static int load_by_elf(struct boot *boot, const struct file_map *kernel, struct 
 	image = malloc(sizeof(*image));
 	if (!image)
 		return error_set(err, 0, "cannot load kernel '%s': out of memory", kernel->path);
-	result = elf_parse(image, kernel->data, kernel->size, kernel->path, err);
+	result = elf_parse(image, kernel->data, kernel->size, kernel->size, kernel->path, err);
 	if (result == 0 && image->entry >= GIB(4))
 		result = error_set(err, 0, "kernel '%s': its multiboot entry point 0x%llx is not a 32-bit address",
 				   kernel->path, (unsigned long long)image->entry);

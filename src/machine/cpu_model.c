@@ -841,6 +841,12 @@ static void set_register_masks(struct builder *b)
 		model->xcr0_valid |= 4;
 	if (has(b, "avx512f"))
 		model->xcr0_valid |= 0xe0;
+	if (b->engine && b->engine->filter_cpuid) { /* leaf 0xd lists what XCR0 accepts */
+		uint32_t regs[4] = { (uint32_t)model->xcr0_valid };
+
+		b->engine->filter_cpuid(0xd, 0, regs);
+		model->xcr0_valid &= regs[EAX];
+	}
 }
 
 int cpu_model_build(struct cpu_model *model, const char *spec, unsigned cpus,

@@ -6,14 +6,15 @@
  * does it faster, so boot_linux.c asks here first. zlib, liblzma and libzstd do their formats; LZ4's
  * legacy frame (what `lz4 -l` writes: a magic number, then blocks of up to 8 MiB, each with its length)
  * is short enough to be our own. Its blocks are independent, so they are unpacked by several threads.
+ * Unpacked data is handed on in pieces as it comes: no buffer ever holds all of it.
  *
  * Sources: RFC 1952; the .xz and .lzma file formats; RFC 8878; LZ4 frame format 1.6.4 "Legacy frame"
  * and block format.
  */
 #include <lzma.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -21,6 +22,26 @@
 
 #include "base/util.h"
 #include "machine/decompress.h"
+
+#define PIECE MIB(1) /* of the streaming formats */
+
+/* What a format's function returns. */
+enum { DONE = 0, CORRUPT = -1, STOPPED = -2, NO_MEMORY = -3 };
+
+struct output {
+	decompress_sink *sink;
+	void *opaque;
+	uint64_t expected; /* bytes in all */
+	int stop_code;     /* what the sink returned when STOPPED */
+};
+
+static int hand_on(struct output *out, uint64_t offset, const uint8_t *data, size_t size)
+{
+	if (offset > out->expected || size > out->expected - offset)
+		return CORRUPT;
+	out->stop_code = size > 0 ? out->sink(out->opaque, offset, data, size) : 0;
+	return out->stop_code ? STOPPED : DONE;
+}
 
 /* ---- LZ4 ---- */
 
@@ -130,41 +151,84 @@ static long lz4_block(const uint8_t *in, size_t in_size, uint8_t *out_start, siz
 	return out - out_start;
 }
 
-struct lz4_job {
+struct lz4_block_place {
 	const uint8_t *in;
 	size_t in_size;
-	uint8_t *out;
-	size_t capacity;
-	long result;
 };
 
 struct lz4_work {
-	struct lz4_job jobs[128]; /* blocks: up to 1 GiB */
+	struct output *out;
+	struct lz4_block_place blocks[128]; /* up to 1 GiB */
 	unsigned count;
-	_Atomic unsigned next;
+
+	pthread_mutex_t lock;
+	pthread_cond_t first_done;
+	unsigned next;     /* block to take */
+	bool first_handed; /* block 0 has reached the sink */
+	int result;
 };
+
+/* Unpack block i into buffer and hand it on, block 0 before all others. */
+static int lz4_do_block(struct lz4_work *work, unsigned i, uint8_t *buffer)
+{
+	const struct lz4_block_place *block = &work->blocks[i];
+	long size = lz4_block(block->in, block->in_size, buffer, LZ4_LEGACY_BLOCK);
+	struct output out = *work->out; /* so that threads do not share stop_code */
+	int result;
+
+	if (size < 0 || (i + 1 < work->count && size != (long)LZ4_LEGACY_BLOCK))
+		return CORRUPT;
+	if (i + 1 == work->count && i * LZ4_LEGACY_BLOCK + (uint64_t)size != out.expected)
+		return CORRUPT;
+	if (i > 0) {
+		pthread_mutex_lock(&work->lock);
+		while (!work->first_handed && work->result == DONE)
+			pthread_cond_wait(&work->first_done, &work->lock);
+		result = work->result;
+		pthread_mutex_unlock(&work->lock);
+		if (result != DONE)
+			return result;
+	}
+	result = hand_on(&out, i * LZ4_LEGACY_BLOCK, buffer, (size_t)size);
+	if (result == STOPPED) {
+		pthread_mutex_lock(&work->lock);
+		work->out->stop_code = out.stop_code;
+		pthread_mutex_unlock(&work->lock);
+	}
+	return result;
+}
 
 static void *lz4_worker(void *opaque)
 {
 	struct lz4_work *work = opaque;
-	unsigned i;
+	cleanup_free uint8_t *buffer = malloc(LZ4_LEGACY_BLOCK);
 
-	while ((i = atomic_fetch_add(&work->next, 1)) < work->count) {
-		struct lz4_job *job = &work->jobs[i];
+	pthread_mutex_lock(&work->lock);
+	if (!buffer)
+		work->result = NO_MEMORY;
+	while (work->result == DONE && work->next < work->count) {
+		unsigned i = work->next++;
+		int result;
 
-		job->result = lz4_block(job->in, job->in_size, job->out, job->capacity);
+		pthread_mutex_unlock(&work->lock);
+		result = lz4_do_block(work, i, buffer);
+		pthread_mutex_lock(&work->lock);
+		if (result != DONE && work->result == DONE)
+			work->result = result;
+		if (i == 0)
+			work->first_handed = true;
+		pthread_cond_broadcast(&work->first_done);
 	}
+	pthread_cond_broadcast(&work->first_done);
+	pthread_mutex_unlock(&work->lock);
 	return NULL;
 }
 
 /* Find the blocks. The frame ends with the data, or with what cannot be another block (a size trailer). */
-static int lz4_find_blocks(struct lz4_work *work, const uint8_t *data, size_t size, uint8_t *out,
-			   size_t capacity)
+static int lz4_find_blocks(struct lz4_work *work, const uint8_t *data, size_t size)
 {
-	size_t pos = 4, done = 0;
+	size_t pos = 4;
 
-	work->count = 0;
-	atomic_init(&work->next, 0);
 	while (size - pos >= 4) {
 		size_t length = load_le32(data + pos);
 
@@ -172,106 +236,142 @@ static int lz4_find_blocks(struct lz4_work *work, const uint8_t *data, size_t si
 			/* Linux appends the unpacked size: four bytes, the last of the payload. */
 			if (size - pos == 4 && work->count > 0)
 				break;
-			return -1;
+			return CORRUPT;
 		}
-		if (work->count == ARRAY_SIZE(work->jobs) || done > capacity)
-			return -1;
-		work->jobs[work->count++] = (struct lz4_job){
-			.in = data + pos + 4, .in_size = length, .out = out + done,
-			.capacity = MIN(capacity - done, (size_t)LZ4_LEGACY_BLOCK), .result = -1,
-		};
-		done += LZ4_LEGACY_BLOCK;
+		if (work->count == ARRAY_SIZE(work->blocks))
+			return CORRUPT;
+		work->blocks[work->count++] = (struct lz4_block_place){ data + pos + 4, length };
 		pos += 4 + length;
 	}
-	return work->count > 0 ? 0 : -1;
+	return work->count > 0 ? DONE : CORRUPT;
 }
 
-static long lz4_legacy(const uint8_t *data, size_t size, uint8_t *out, size_t capacity)
+static int lz4_legacy(const uint8_t *data, size_t size, struct output *out)
 {
-	struct lz4_work work;
+	struct lz4_work work = { .out = out };
 	pthread_t threads[LZ4_THREADS_MAX];
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN), total = 0;
-	unsigned thread_count = 0;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned thread_count = 0, wanted;
 
-	if (lz4_find_blocks(&work, data, size, out, capacity))
-		return -1;
-	while (thread_count + 1 < MIN((unsigned)MAX(cpus, 1L), work.count) && thread_count < LZ4_THREADS_MAX &&
+	if (lz4_find_blocks(&work, data, size))
+		return CORRUPT;
+	pthread_mutex_init(&work.lock, NULL);
+	pthread_cond_init(&work.first_done, NULL);
+	wanted = MIN(MIN((unsigned)MAX(cpus, 1L), work.count), LZ4_THREADS_MAX) - 1;
+	while (thread_count < wanted &&
 	       pthread_create(&threads[thread_count], NULL, lz4_worker, &work) == 0)
 		thread_count++;
 	lz4_worker(&work);
 	for (unsigned i = 0; i < thread_count; i++)
 		pthread_join(threads[i], NULL);
-	for (unsigned i = 0; i < work.count; i++) {
-		if (work.jobs[i].result < 0 ||
-		    (i + 1 < work.count && work.jobs[i].result != (long)LZ4_LEGACY_BLOCK))
-			return -1;
-		total += work.jobs[i].result;
-	}
-	return total;
+	pthread_cond_destroy(&work.first_done);
+	pthread_mutex_destroy(&work.lock);
+	return work.result;
 }
 
 /* ---- the libraries' formats ---- */
 
-static long gunzip(const uint8_t *data, size_t size, uint8_t *out, size_t capacity)
+static int gunzip(const uint8_t *data, size_t size, struct output *out)
 {
-	z_stream z = { .next_in = (uint8_t *)(uintptr_t)data, .avail_in = (uInt)size,
-		       .next_out = out, .avail_out = (uInt)capacity };
-	int result;
+	cleanup_free uint8_t *piece = malloc(PIECE);
+	z_stream z = { .next_in = (uint8_t *)(uintptr_t)data, .avail_in = (uInt)size };
+	uint64_t done = 0;
+	int status = Z_OK, result = DONE;
 
-	if (inflateInit2(&z, 16 + MAX_WBITS) != Z_OK) /* 16: with a gzip header */
-		return -1;
-	result = inflate(&z, Z_FINISH);
+	if (!piece || inflateInit2(&z, 16 + MAX_WBITS) != Z_OK) /* 16: with a gzip header */
+		return NO_MEMORY;
+	while (result == DONE && status == Z_OK) {
+		z.next_out = piece;
+		z.avail_out = PIECE;
+		status = inflate(&z, Z_NO_FLUSH);
+		if (status != Z_OK && status != Z_STREAM_END)
+			result = CORRUPT;
+		else
+			result = hand_on(out, done, piece, PIECE - z.avail_out);
+		done += PIECE - z.avail_out;
+	}
 	inflateEnd(&z);
-	return result == Z_STREAM_END ? (long)z.total_out : -1;
+	return result == DONE && done != out->expected ? CORRUPT : result;
 }
 
-static long unlzma(const uint8_t *data, size_t size, uint8_t *out, size_t capacity, bool xz)
+static int unlzma(const uint8_t *data, size_t size, struct output *out, bool xz)
 {
+	cleanup_free uint8_t *piece = malloc(PIECE);
 	lzma_stream s = LZMA_STREAM_INIT;
 	const uint64_t memory_limit = MIB(512);
-	lzma_ret result = xz ? lzma_stream_decoder(&s, memory_limit, 0) :
+	lzma_ret status = xz ? lzma_stream_decoder(&s, memory_limit, 0) :
 			       lzma_alone_decoder(&s, memory_limit);
-	long total;
+	uint64_t done = 0;
+	int result = DONE;
 
-	if (result != LZMA_OK)
-		return -1;
+	if (!piece || status != LZMA_OK) {
+		lzma_end(&s);
+		return NO_MEMORY;
+	}
 	s.next_in = data;
 	s.avail_in = size;
-	s.next_out = out;
-	s.avail_out = capacity;
-	do
-		result = lzma_code(&s, LZMA_RUN);
-	while (result == LZMA_OK && s.avail_out > 0);
-	total = result == LZMA_STREAM_END ? (long)s.total_out : -1;
+	while (result == DONE && status == LZMA_OK) {
+		s.next_out = piece;
+		s.avail_out = PIECE;
+		do
+			status = lzma_code(&s, LZMA_RUN);
+		while (status == LZMA_OK && s.avail_out > 0);
+		if (status != LZMA_OK && status != LZMA_STREAM_END)
+			result = CORRUPT;
+		else
+			result = hand_on(out, done, piece, PIECE - s.avail_out);
+		done += PIECE - s.avail_out;
+	}
 	lzma_end(&s);
-	return total;
+	return result == DONE && done != out->expected ? CORRUPT : result;
 }
 
-static long unzstd(const uint8_t *data, size_t size, uint8_t *out, size_t capacity)
+static int unzstd(const uint8_t *data, size_t size, struct output *out)
 {
-	size_t frame = ZSTD_findFrameCompressedSize(data, size), n;
+	cleanup_free uint8_t *piece = malloc(PIECE);
+	ZSTD_DCtx *context = ZSTD_createDCtx();
+	size_t frame = ZSTD_findFrameCompressedSize(data, size);
+	uint64_t done = 0;
+	int result = DONE;
+	size_t left = 1;
 
-	if (ZSTD_isError(frame))
-		return -1;
-	n = ZSTD_decompress(out, capacity, data, frame);
-	return ZSTD_isError(n) ? -1 : (long)n;
+	if (!piece || !context) {
+		ZSTD_freeDCtx(context);
+		return NO_MEMORY;
+	}
+	ZSTD_inBuffer in = { .src = data, .size = ZSTD_isError(frame) ? 0 : frame };
+
+	while (result == DONE && left != 0) {
+		ZSTD_outBuffer to = { .dst = piece, .size = PIECE };
+
+		do
+			left = ZSTD_decompressStream(context, &to, &in);
+		while (!ZSTD_isError(left) && left != 0 && to.pos < to.size && in.pos < in.size);
+		if (ZSTD_isError(left) || (left != 0 && to.pos == 0))
+			result = CORRUPT;
+		else
+			result = hand_on(out, done, piece, to.pos);
+		done += to.pos;
+	}
+	ZSTD_freeDCtx(context);
+	return result == DONE && done != out->expected ? CORRUPT : result;
 }
 
-static long unxz(const uint8_t *data, size_t size, uint8_t *out, size_t capacity)
+static int unxz(const uint8_t *data, size_t size, struct output *out)
 {
-	return unlzma(data, size, out, capacity, true);
+	return unlzma(data, size, out, true);
 }
 
-static long unlzma_alone(const uint8_t *data, size_t size, uint8_t *out, size_t capacity)
+static int unlzma_alone(const uint8_t *data, size_t size, struct output *out)
 {
-	return unlzma(data, size, out, capacity, false);
+	return unlzma(data, size, out, false);
 }
 
 static const struct format {
 	const char *name;
 	uint8_t magic[6];
 	uint8_t magic_size;
-	long (*unpack)(const uint8_t *data, size_t size, uint8_t *out, size_t capacity);
+	int (*unpack)(const uint8_t *data, size_t size, struct output *out);
 } formats[] = {
 	{ "gzip", { 0x1f, 0x8b }, 2, gunzip },
 	{ "xz", { 0xfd, '7', 'z', 'X', 'Z', 0 }, 6, unxz },
@@ -295,17 +395,24 @@ const char *decompress_format(const uint8_t *data, size_t size)
 	return format ? format->name : NULL;
 }
 
-long decompress(const uint8_t *data, size_t size, uint8_t *out, size_t capacity, struct error *err)
+int decompress(const uint8_t *data, size_t size, uint64_t expected, decompress_sink *sink,
+	       void *opaque, struct error *err)
 {
 	const struct format *format = find_format(data, size);
-	long n;
+	struct output out = { .sink = sink, .opaque = opaque, .expected = expected };
 
 	if (!format)
 		return error_set(err, 0, "unknown compression");
-	if (size > UINT32_MAX || capacity > UINT32_MAX)
+	if (size > UINT32_MAX)
 		return error_set(err, 0, "%s data of more than 4 GiB", format->name);
-	n = format->unpack(data, size, out, capacity);
-	if (n < 0)
+	switch (format->unpack(data, size, &out)) {
+	case DONE:
+		return 0;
+	case STOPPED:
+		return out.stop_code;
+	case NO_MEMORY:
+		return error_set(err, 0, "out of memory");
+	default:
 		return error_set(err, 0, "its %s data is corrupt or truncated", format->name);
-	return n;
+	}
 }

@@ -34,6 +34,12 @@ static void read_program_header(const struct elf_image *image, uint64_t offset, 
 	};
 }
 
+/* Is [offset, offset+size) among the bytes at data? */
+static bool at_hand(const struct elf_image *image, uint64_t offset, uint64_t size)
+{
+	return offset <= image->available && size <= image->available - offset;
+}
+
 static bool in_file(const struct elf_image *image, uint64_t offset, uint64_t size)
 {
 	return offset <= image->size && size <= image->size - offset;
@@ -101,8 +107,8 @@ static void make_entry_physical(struct elf_image *image)
 	}
 }
 
-int elf_parse(struct elf_image *image, const uint8_t *data, size_t size, const char *name,
-	      struct error *err)
+int elf_parse(struct elf_image *image, const uint8_t *data, size_t available, size_t size,
+	      const char *name, struct error *err)
 {
 	uint64_t phoff;
 	unsigned phnum, phentsize;
@@ -110,7 +116,8 @@ int elf_parse(struct elf_image *image, const uint8_t *data, size_t size, const c
 	memset(image, 0, sizeof(*image));
 	image->data = data;
 	image->size = size;
-	if (size < sizeof(Elf32_Ehdr) || memcmp(data, ELFMAG, SELFMAG) != 0)
+	image->available = available;
+	if (available < sizeof(Elf32_Ehdr) || memcmp(data, ELFMAG, SELFMAG) != 0)
 		return error_set(err, 0, "kernel '%s' is not an ELF file", name);
 	image->is_64bit = data[EI_CLASS] == ELFCLASS64;
 	if ((!image->is_64bit && data[EI_CLASS] != ELFCLASS32) || data[EI_DATA] != ELFDATA2LSB)
@@ -118,7 +125,7 @@ int elf_parse(struct elf_image *image, const uint8_t *data, size_t size, const c
 	if (image->is_64bit) {
 		Elf64_Ehdr eh;
 
-		if (size < sizeof(eh))
+		if (available < sizeof(eh))
 			return error_set(err, 0, "kernel '%s' is truncated: no room for its ELF header", name);
 		memcpy(&eh, data, sizeof(eh));
 		image->machine = eh.e_machine;
@@ -143,7 +150,7 @@ int elf_parse(struct elf_image *image, const uint8_t *data, size_t size, const c
 		return error_set(err, 0, "kernel '%s' has no program headers: not an executable", name);
 	if (phentsize != (image->is_64bit ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr)))
 		return error_set(err, 0, "kernel '%s' is corrupt: program headers of %u bytes", name, phentsize);
-	if (!in_file(image, phoff, (uint64_t)phnum * phentsize))
+	if (!at_hand(image, phoff, (uint64_t)phnum * phentsize))
 		return error_set(err, 0, "kernel '%s' is truncated: its program headers lie beyond its end",
 				 name);
 	for (unsigned i = 0; i < phnum; i++) {
@@ -154,14 +161,26 @@ int elf_parse(struct elf_image *image, const uint8_t *data, size_t size, const c
 			continue;
 		if (!in_file(image, ph.p_offset, ph.p_filesz))
 			return error_set(err, 0, "kernel '%s' is truncated: segment %u lies beyond its end", name, i);
-		if (ph.p_type == PT_NOTE)
+		if (ph.p_type == PT_NOTE && at_hand(image, ph.p_offset, ph.p_filesz))
 			read_notes(image, &ph);
-		else if (add_segment(image, &ph, name, err))
+		else if (ph.p_type == PT_LOAD && add_segment(image, &ph, name, err))
 			return -1;
 	}
 	if (image->count == 0)
 		return error_set(err, 0, "kernel '%s' has nothing to load", name);
 	make_entry_physical(image);
+	return 0;
+}
+
+int elf_claim(const struct elf_image *image, struct boot *boot, const char *name, struct error *err)
+{
+	char what[64];
+
+	for (unsigned i = 0; i < image->count; i++) {
+		snprintf(what, sizeof(what), "segment %u", i);
+		if (boot_claim(boot, image->segments[i].paddr, image->segments[i].memsz, what, err))
+			return error_prefix(err, "kernel '%s'", name);
+	}
 	return 0;
 }
 
@@ -172,24 +191,30 @@ static void copy_sparse(uint8_t *to, const uint8_t *from, uint64_t size)
 	static const uint8_t zeroes[PAGE_SIZE];
 
 	for (uint64_t done = 0, n; done < size; done += n) {
-		n = MIN(size - done, PAGE_SIZE);
+		/* Up to the end of the destination's page. */
+		n = MIN(size - done, PAGE_SIZE - ((uintptr_t)(to + done) & (PAGE_SIZE - 1)));
 		if (memcmp(from + done, zeroes, n) != 0)
 			memcpy(to + done, from + done, n);
 	}
 }
 
-int elf_load(const struct elf_image *image, struct boot *boot, const char *name, struct error *err)
+void elf_copy(const struct elf_image *image, struct boot *boot, uint64_t offset, const uint8_t *data,
+	      size_t size)
 {
-	char what[64];
-
 	for (unsigned i = 0; i < image->count; i++) {
 		const struct elf_segment *s = &image->segments[i];
+		uint64_t start = MAX(offset, s->offset), end = MIN(offset + size, s->offset + s->filesz);
 
-		snprintf(what, sizeof(what), "segment %u", i);
-		if (boot_claim(boot, s->paddr, s->memsz, what, err))
-			return error_prefix(err, "kernel '%s'", name);
-		if (s->filesz > 0)
-			copy_sparse(boot_host(boot, s->paddr, s->filesz), image->data + s->offset, s->filesz);
+		if (start < end)
+			copy_sparse(boot_host(boot, s->paddr + (start - s->offset), end - start),
+				    data + (start - offset), end - start);
 	}
+}
+
+int elf_load(const struct elf_image *image, struct boot *boot, const char *name, struct error *err)
+{
+	if (elf_claim(image, boot, name, err))
+		return -1;
+	elf_copy(image, boot, 0, image->data, image->size);
 	return 0;
 }

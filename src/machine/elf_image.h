@@ -18,7 +18,8 @@ struct elf_segment {
 
 struct elf_image {
 	const uint8_t *data;
-	size_t size;
+	size_t size;      /* of the file */
+	size_t available; /* bytes of it that are in data */
 	bool is_64bit;
 	uint16_t machine;        /* EM_386, EM_X86_64 */
 	uint64_t entry;          /* physical where the header's is a virtual address of a segment */
@@ -28,11 +29,19 @@ struct elf_image {
 	struct elf_segment segments[ELF_SEGMENT_MAX]; /* PT_LOAD with memsz > 0 */
 };
 
-/* Check the headers of the file in [data, data+size); name is for messages. */
-int elf_parse(struct elf_image *image, const uint8_t *data, size_t size, const char *name,
-	      struct error *err);
+/* Check the headers of a file of `size` bytes whose first `available` are at data, and must have all program
+ * headers; name is for messages. */
+int elf_parse(struct elf_image *image, const uint8_t *data, size_t available, size_t size,
+	      const char *name, struct error *err);
 
-/* Take the segments' physical ranges and copy their contents there. */
+/* Take the segments' physical ranges. */
+int elf_claim(const struct elf_image *image, struct boot *boot, const char *name, struct error *err);
+/* Copy file contents [offset, offset+size), given at data, to where the claimed segments want them. Memory reads as
+ * zeroes before. Any number of threads with different ranges. */
+void elf_copy(const struct elf_image *image, struct boot *boot, uint64_t offset, const uint8_t *data,
+	      size_t size);
+
+/* Both, for an image that is wholly in memory. */
 int elf_load(const struct elf_image *image, struct boot *boot, const char *name, struct error *err);
 
 #endif

@@ -404,7 +404,9 @@ static void test_bzimage_bad(void **test)
 	n = pack_gzip(elf, make_elf64(elf, EM_X86_64), packed);
 	make_packed_bzimage(s, packed, n, 0xffffffff);
 	expect_error(s, "corrupt");
-	make_packed_bzimage(s, packed, n, 2000); /* shorter than it is */
+	make_packed_bzimage(s, packed, n, 4200); /* longer and shorter than it is */
+	expect_error(s, "corrupt");
+	make_packed_bzimage(s, packed, n, 2000);
 	expect_error(s, "corrupt");
 	/* A kernel that lies beyond this machine's memory */
 	make_elf64(elf, EM_X86_64);
@@ -686,15 +688,31 @@ static void test_mangled(void **test)
 
 /* ---- LZ4 ---- */
 
-static long unlz4(const uint8_t *block, size_t size, uint8_t *out, size_t capacity)
+struct collected {
+	uint8_t *data;
+	size_t capacity;
+	int stop;
+};
+
+static int collect(void *opaque, uint64_t offset, const uint8_t *data, size_t size)
 {
+	struct collected *c = opaque;
+
+	assert_true(offset <= c->capacity && size <= c->capacity - offset);
+	memcpy(c->data + offset, data, size);
+	return c->stop;
+}
+
+static int unlz4(const uint8_t *block, size_t size, uint8_t *out, size_t expected)
+{
+	struct collected c = { .data = out, .capacity = expected };
 	uint8_t frame[256];
 	struct error err;
 
 	store_le32(frame, 0x184c2102);
 	store_le32(frame + 4, (uint32_t)size);
 	memcpy(frame + 8, block, size);
-	return decompress(frame, size + 8, out, capacity, &err);
+	return decompress(frame, size + 8, expected, collect, &c, &err);
 }
 
 static void test_lz4(void **test)
@@ -708,17 +726,75 @@ static void test_lz4(void **test)
 	uint8_t out[64];
 
 	(void)test;
-	assert_int_equal(unlz4(run, sizeof(run), out, sizeof(out)), 1 + 35 + 5);
+	assert_int_equal(unlz4(run, sizeof(run), out, 1 + 35 + 5), 0);
 	for (unsigned i = 0; i < 36; i++)
 		assert_int_equal(out[i], 'a');
 	assert_memory_equal(out + 36, "bcdef", 5);
 	assert_int_equal(unlz4(run, sizeof(run), out, 40), -1);
-	assert_int_equal(unlz4(run, sizeof(run), out, 41), 41);
+	assert_int_equal(unlz4(run, sizeof(run), out, 42), -1);
 	assert_int_equal(unlz4(far, sizeof(far), out, sizeof(out)), -1);
 	assert_int_equal(unlz4(none, sizeof(none), out, sizeof(out)), -1);
 	assert_int_equal(unlz4(cut, sizeof(cut), out, sizeof(out)), -1);
 	assert_int_equal(unlz4(short_literals, sizeof(short_literals), out, sizeof(out)), -1);
 	assert_int_equal(unlz4(no_distance, sizeof(no_distance), out, sizeof(out)), -1);
+}
+
+/* Many blocks, with every distance and overlap; what comes out is what went in. */
+static void test_lz4_large(void **test)
+{
+	const size_t size = 20 << 20, block_size = 8 << 20;
+	uint8_t *expected = malloc(size), *out = calloc(1, size), *frame = malloc(size + (1 << 20));
+	struct collected c = { .data = out, .capacity = size };
+	struct error err;
+	uint32_t random = 1;
+	size_t n = 4, at = 0;
+
+	(void)test;
+	assert_true(expected && out && frame);
+	store_le32(frame, 0x184c2102);
+	while (at < size) {
+		size_t start = at, end = MIN(at + block_size, size), header = n;
+
+		n += 4;
+		while (end - at > 400) {
+			unsigned literals, match, distance;
+
+			random = random * 1664525 + 1013904223;
+			literals = 1 + (random >> 8) % 40;
+			distance = 1 + (random >> 16) % 40;
+			match = 4 + (random >> 24);
+			frame[n++] = (uint8_t)(MIN(literals, 15u) << 4 | MIN(match - 4, 15u));
+			if (literals >= 15)
+				frame[n++] = (uint8_t)(literals - 15);
+			for (unsigned i = 0; i < literals; i++)
+				expected[at++] = frame[n++] = (uint8_t)(random >> (i & 15));
+			distance = MIN(distance, (unsigned)(at - start));
+			store_le16(frame + n, (uint16_t)distance);
+			n += 2;
+			if (match - 4 >= 15)
+				frame[n++] = (uint8_t)(match - 19);
+			for (unsigned i = 0; i < match; i++, at++)
+				expected[at] = expected[at - distance];
+		}
+		frame[n++] = 0xf0;
+		for (size_t rest = end - at - 15;; rest -= 255) {
+			frame[n++] = (uint8_t)MIN(rest, (size_t)255);
+			if (rest < 255)
+				break;
+		}
+		while (at < end)
+			expected[at++] = frame[n++] = 0x5a;
+		store_le32(frame + header, (uint32_t)(n - header - 4));
+	}
+	assert_int_equal(decompress(frame, n, size, collect, &c, &err), 0);
+	assert_memory_equal(out, expected, size);
+	c.stop = 7;
+	assert_int_equal(decompress(frame, n, size, collect, &c, &err), 7);
+	c.stop = 0;
+	assert_int_equal(decompress(frame, n - 100, size, collect, &c, &err), -1);
+	free(expected);
+	free(out);
+	free(frame);
 }
 
 int main(void)
@@ -729,7 +805,7 @@ int main(void)
 		TEST(test_bzimage_packed), TEST(test_bzimage_bad),   TEST(test_elf_linux),
 		TEST(test_elf_pvh),	   TEST(test_elf_bad),	     TEST(test_multiboot_elf),
 		TEST(test_multiboot_addresses), TEST(test_bad_files), TEST(test_mangled),
-		cmocka_unit_test(test_lz4),
+		cmocka_unit_test(test_lz4),		cmocka_unit_test(test_lz4_large),
 	};
 
 	return cmocka_run_group_tests_name("boot", tests, NULL, NULL);
