@@ -915,6 +915,8 @@ int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum 
 	}
 	if (insn->op == X86_OP_CMPXCHG8B16B && d.w)
 		insn->isa = X86_ISA_CX16;
+	else if (insn->op == X86_OP_PREFETCH && !insn->has_mem)
+		insn->op = X86_OP_NOP;
 
 	decode_registers(insn, a, osize);
 	if (A_GET_FLAGS(a))

@@ -219,6 +219,8 @@ const struct opcode_desc x86_map_1byte[256] = {
 #define NOPE { C | OP(NOP) | M | A_RM_GPR | A_MEM(NONE) }
 #define PREFETCHE { C | OP(PREFETCH) | M | A_MEM(NONE) | MEMO }
 
+#define PREFETCH_OR_NOP { C | OP(PREFETCH) | M | A_MEM(NONE) }
+
 #define D_CMOV { C | E_R | G_RW | F(CC) | ISA(CMOV) }
 #define JCCZ { BR(JCC) | A_SIZE(F64) | IMM(RELZ) | F(CC) }
 #define SETCC { C | E_W | A_SIZE(B) | F(CC) }
@@ -404,7 +406,7 @@ const struct opcode_desc x86_desc_groups[G_COUNT][8] = {
 	[G_0F01_M7] = { { SYS(SWAPGS) | M | A_ONLY64 }, { SYS(RDTSCP) | M | ISA(RDTSCP) | IMPL(ACD_W) }, { 0 }, { 0 },
 			{ C | M | ISA(CLZERO) | IMPL(A_R) } },
 	[G_0F0D] = ALL8(PREFETCHE),
-	[G_0F18] = { PREFETCHE, PREFETCHE, PREFETCHE, PREFETCHE, NOPE, NOPE, NOPE, NOPE },
+	[G_0F18] = { PREFETCH_OR_NOP, PREFETCH_OR_NOP, PREFETCH_OR_NOP, PREFETCH_OR_NOP, NOPE, NOPE, NOPE, NOPE },
 	[G_BA] = { [4] = { C | E_R | IMM(UB) | F(BT) },
 		   { C | E_RW | IMM(UB) | LK | F(BT) },
 		   { C | E_RW | IMM(UB) | LK | F(BT) },

@@ -145,9 +145,12 @@ void xsave_to_fp(struct fp_state *fp, const uint8_t *xsave);
 void fp_to_xsave(uint8_t *xsave, unsigned size, const struct fp_state *fp, uint64_t xcr0);
 
 /* ---- compare.c ---- */
+extern bool compare_fault_flags; /* compare arithmetic flags after a fault too */
 /* 0 if equal; else 1 and a description is written to text. */
 int compare_results(const struct test_case *test, const struct test_result *native, const struct test_result *guest,
 		    char *text, unsigned size);
 void print_test(const struct test_case *test);
+/* One line: mode, instructions, first difference. */
+void print_summary(const struct test_case *test, const char *differences);
 
 #endif

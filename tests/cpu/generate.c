@@ -290,6 +290,8 @@ static bool may_run(const struct encoded *e)
 	case ZYDIS_MNEMONIC_RDTSCP:
 	case ZYDIS_MNEMONIC_RDPMC:
 	case ZYDIS_MNEMONIC_CLZERO:
+	case ZYDIS_MNEMONIC_MOVDIRI: /* run even where CPUID hides them */
+	case ZYDIS_MNEMONIC_MOVDIR64B:
 	case ZYDIS_MNEMONIC_UD0:
 	case ZYDIS_MNEMONIC_UD1:
 	case ZYDIS_MNEMONIC_UD2:

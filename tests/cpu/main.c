@@ -20,7 +20,7 @@ struct options {
 	struct generator_options generator;
 	unsigned max_failures;
 	double seconds;
-	bool shrink, stats, verbose;
+	bool shrink, stats, verbose, summary;
 };
 
 static double now(void)
@@ -41,7 +41,7 @@ static __attribute__((noreturn)) void die(const struct error *err)
 static void usage(void)
 {
 	printf("usage: cpu-test [--engine NAME|native] [--seed N] [--count N] [--seconds S] [--class A,B,...]\n"
-	       "                [--mode 32|64] [--length N] [--max-failures N] [--no-shrink] [--stats] [--verbose]\n"
+	       "                [--mode 32|64] [--length N] [--max-failures N] [--no-shrink] [--stats] [--summary] [--fault-flags]\n                [--verbose]\n"
 	       "classes:");
 	for (unsigned i = 0; class_names[i]; i++)
 		printf(" %s", class_names[i]);
@@ -68,7 +68,7 @@ static uint32_t parse_classes(char *list)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-	enum { SEED = 256, COUNT, SECONDS, CLASS, MODE, LENGTH, ENGINE, MAX_FAILURES, NO_SHRINK, STATS, VERBOSE };
+	enum { SEED = 256, COUNT, SECONDS, CLASS, MODE, LENGTH, ENGINE, MAX_FAILURES, NO_SHRINK, STATS, VERBOSE, SUMMARY, FAULT_FLAGS };
 	static const struct option long_options[] = {
 		{ "seed", 1, 0, SEED },
 		{ "count", 1, 0, COUNT },
@@ -81,6 +81,8 @@ static void parse(struct options *o, int argc, char **argv)
 		{ "no-shrink", 0, 0, NO_SHRINK },
 		{ "stats", 0, 0, STATS },
 		{ "verbose", 0, 0, VERBOSE },
+		{ "summary", 0, 0, SUMMARY },
+		{ "fault-flags", 0, 0, FAULT_FLAGS },
 		{ 0, 0, 0, 0 },
 	};
 	int c;
@@ -118,6 +120,12 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case STATS:
 			o->stats = true;
+			break;
+		case FAULT_FLAGS:
+			compare_fault_flags = true;
+			break;
+		case SUMMARY:
+			o->summary = true;
 			break;
 		case VERBOSE:
 			o->verbose = true;
@@ -180,7 +188,7 @@ static void shrink(const struct options *o, struct test_case *test)
 		}
 	}
 	if (!fails(o, test))
-		printf("  (not failing again when run alone: depends on the tests before it)\n");
+		printf("  (seed %" PRIu64 ": not failing again when run alone: depends on the tests before it)\n", test->seed);
 }
 
 int main(int argc, char **argv)
@@ -225,8 +233,9 @@ int main(int argc, char **argv)
 					run_engine(&o, &tests[i], &guest);
 				if (compare_results(&tests[i], &native[i], &guest, text, sizeof(text))) {
 					failures++;
-					printf("FAIL seed-%" PRIu64 ": %s differs from the host's CPU\n", tests[i].seed,
-					       o.engine ? o.engine : "native");
+					if (!o.summary)
+						printf("FAIL seed-%" PRIu64 ": %s differs from the host's CPU\n", tests[i].seed,
+						       o.engine ? o.engine : "native");
 					if (o.shrink) {
 						static char first[sizeof(text)];
 
@@ -234,6 +243,10 @@ int main(int argc, char **argv)
 						shrink(&o, &tests[i]);
 						if (!text[0])
 							memcpy(text, first, sizeof(text));
+					}
+					if (o.summary) {
+						print_summary(&tests[i], text);
+						break;
 					}
 					print_test(&tests[i]);
 					fputs(text, stdout);
