@@ -62,7 +62,6 @@ static void delivered(struct x86_system *s, const struct event *e)
 static SYS_HOT int deliver_long(struct x86_system *s, const struct event *e, struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
-	struct x86_segment *cs = &cpu->seg[X86_CS];
 	unsigned cpl = x86_cpl(cpu), dpl, ist, new_cpl, size;
 	uint64_t gate[2], d, offset, rsp, frame[6], *bottom;
 	uint16_t attr, selector;
@@ -107,7 +106,7 @@ static SYS_HOT int deliver_long(struct x86_system *s, const struct event *e, str
 
 	frame[0] = e->error;
 	frame[1] = cpu->rip;
-	frame[2] = cs->selector;
+	frame[2] = cpu->seg[X86_CS].selector;
 	frame[3] = e->flags;
 	frame[4] = cpu->gpr[X86_RSP];
 	frame[5] = cpu->seg[X86_SS].selector;
@@ -116,16 +115,15 @@ static SYS_HOT int deliver_long(struct x86_system *s, const struct event *e, str
 	rsp = (rsp & ~15ull) - size;
 	if (sys_unlikely(!sys_canonical(rsp) || !sys_canonical(rsp + size - 1)))
 		return sys_fault(fault, X86_SS_FAULT, 0);
-	if (s->ops->write(s, rsp, bottom, size, new_cpl == 3 ? 0 : X86_SYS_IMPLICIT, fault) ||
+	if (s->ops->write(s, rsp, bottom, size, new_cpl == cpl ? 0 : X86_SYS_IMPLICIT, fault) ||
 	    sys_mark_accessed(s, selector, &d, fault))
 		return -1;
 
-	if (new_cpl != cpl)
+	if (new_cpl != cpl) {
 		segment_set_null_ss(&cpu->seg[X86_SS], new_cpl);
-	if (new_cpl != cpl || ((cs->attr ^ attr) & (X86_ATTR_L | X86_ATTR_DB)))
 		s->effects |= X86_EFFECT_MODE;
-	segment_set(cs, (selector & ~SEL_RPL) | new_cpl, d);
-	cs->base = 0;
+	}
+	sys_set_code(s, (selector & ~SEL_RPL) | new_cpl, d);
 	cpu->gpr[X86_RSP] = rsp;
 	cpu->rip = offset;
 	cpu->rflags &= ~(uint64_t)(X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_RF | X86_FLAG_VM |
@@ -284,10 +282,7 @@ static int deliver_vector(struct x86_system *s, uint64_t ivt, uint8_t vector, ui
 	if (sys_stack_write(s, &cpu->seg[X86_SS], mask, sp, frame, 6, 2, 0, 0, fault))
 		return -1;
 	sys_set_sp(cpu, mask, sp);
-	if (sys_v86(cpu))
-		segment_set_v86(&cpu->seg[X86_CS], entry[1]);
-	else
-		segment_set_real(&cpu->seg[X86_CS], entry[1]);
+	sys_set_code_paragraph(s, entry[1]);
 	cpu->rip = entry[0];
 	return 0;
 }

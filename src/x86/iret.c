@@ -27,7 +27,6 @@ static void set_flags(struct x86_system *s, uint64_t image, uint64_t mask)
 static int iret_paragraph(struct x86_system *s, unsigned opsize, struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
-	struct x86_segment *cs = &cpu->seg[X86_CS];
 	uint64_t mask = sys_stack_mask(cpu), ip, image, allowed;
 	uint8_t frame[3 * 8];
 	uint16_t selector;
@@ -44,7 +43,7 @@ static int iret_paragraph(struct x86_system *s, unsigned opsize, struct x86_faul
 	ip = frame_get(frame, 0, opsize);
 	selector = (uint16_t)frame_get(frame, 1, opsize);
 	image = frame_get(frame, 2, opsize);
-	if (ip > cs->limit)
+	if (ip > cpu->seg[X86_CS].limit)
 		return sys_gp(fault, 0);
 	if (virtual_if &&
 	    ((image & X86_FLAG_TF) || ((image & X86_FLAG_IF) && (cpu->rflags & X86_FLAG_VIP))))
@@ -52,10 +51,7 @@ static int iret_paragraph(struct x86_system *s, unsigned opsize, struct x86_faul
 
 	sys_set_sp(cpu, mask, cpu->gpr[X86_RSP] + 3 * opsize);
 	cpu->rip = ip;
-	if (v86)
-		segment_set_v86(cs, selector);
-	else
-		segment_set_real(cs, selector);
+	sys_set_code_paragraph(s, selector);
 
 	allowed = opsize == 2 ? FLAGS_REAL_16 : FLAGS_REAL_32;
 	if (v86)
@@ -110,7 +106,6 @@ static int iret_task(struct x86_system *s, struct x86_fault *fault)
 SYS_HOT int x86_iret(struct x86_system *s, unsigned opsize, struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
-	struct x86_segment *cs = &cpu->seg[X86_CS];
 	bool is_64bit, long_mode = sys_long_mode(cpu), with_stack;
 	unsigned cpl, new_cpl;
 	uint64_t mask, d, offset, image, allowed, frame64[5];
@@ -166,10 +161,9 @@ SYS_HOT int x86_iret(struct x86_system *s, unsigned opsize, struct x86_fault *fa
 			allowed |= X86_FLAG_VIF | X86_FLAG_VIP;
 	}
 
-	if (new_cpl != cpl || ((cs->attr ^ desc_attr(d)) & (X86_ATTR_L | X86_ATTR_DB)) ||
-	    (with_stack && ((cpu->seg[X86_SS].attr ^ ss.attr) & X86_ATTR_DB)))
+	if (new_cpl != cpl || (with_stack && ((cpu->seg[X86_SS].attr ^ ss.attr) & X86_ATTR_DB)))
 		s->effects |= X86_EFFECT_MODE;
-	segment_set_code(cs, selector, d, long_mode);
+	sys_set_code(s, selector, d);
 	cpu->rip = offset;
 	if (with_stack) {
 		cpu->seg[X86_SS] = ss;

@@ -5,7 +5,8 @@
  *
  * MSRs whose value is kept in struct x86_cpu_state and follows simple rules stand in one sorted
  * table: where the value lies, which bits may be set, which further rule a write obeys. The few with
- * rules of their own are a switch; all others are the engine's (ops->read_msr, ops->write_msr).
+ * rules of their own are a switch; all others, the TSC's among them, are the engine's (ops->read_msr,
+ * ops->write_msr).
  */
 #include <stddef.h>
 
@@ -186,10 +187,6 @@ static bool write_special(struct x86_system *s, uint32_t number, uint64_t value)
 	switch (number) {
 	case X86_MSR_EFER:
 		return write_efer(s, value);
-	case X86_MSR_TSC_ADJUST: /* moves the TSC by as much as it changes itself */
-		cpu->tsc_offset += value - cpu->tsc_adjust;
-		cpu->tsc_adjust = value;
-		return true;
 	case X86_MSR_MTRR_CAP:
 		return false;
 	case X86_MSR_MTRR_DEF_TYPE:
@@ -224,9 +221,6 @@ static bool read_special(struct x86_system *s, uint32_t number, uint64_t *value)
 	switch (number) {
 	case X86_MSR_EFER:
 		*value = cpu->efer;
-		return true;
-	case X86_MSR_TSC_ADJUST:
-		*value = cpu->tsc_adjust;
 		return true;
 	case X86_MSR_MTRR_CAP:
 		*value = MTRR_CAP_VALUE;

@@ -45,7 +45,7 @@ struct x86_system_ops {
 	 * pages. -1 with *fault (#PF, or #GP/#SS(0) for non-canonical). */
 	int (*read)(struct x86_system *s, uint64_t linear, void *buf, unsigned size, unsigned flags, struct x86_fault *fault);
 	int (*write)(struct x86_system *s, uint64_t linear, const void *buf, unsigned size, unsigned flags, struct x86_fault *fault);
-	/* MSRs not in x86_cpu_state (APIC, TSC, paravirtual, model-specific). 0, or -1 for #GP(0). */
+	/* MSRs not in x86_cpu_state (APIC, TSC, TSC_ADJUST, paravirtual, model-specific). 0, or -1 for #GP(0). */
 	int (*read_msr)(struct x86_system *s, uint32_t msr, uint64_t *value);
 	int (*write_msr)(struct x86_system *s, uint32_t msr, uint64_t value);
 	/* Task priority, kept by the local APIC. */

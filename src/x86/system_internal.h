@@ -186,12 +186,20 @@ static inline void segment_set(struct x86_segment *seg, uint16_t selector, uint6
 	seg->base = desc_base(d);
 }
 
-/* As for CS: 64-bit code has base 0, whatever the descriptor says. */
-static inline void segment_set_code(struct x86_segment *seg, uint16_t selector, uint64_t d, bool long_mode)
+/*
+ * Load CS: 64-bit code has base 0, whatever the descriptor says. The engine is told if anything that
+ * matters to running code changed.
+ */
+static inline void sys_set_code(struct x86_system *s, uint16_t selector, uint64_t d)
 {
-	segment_set(seg, selector, d);
-	if (long_mode && (seg->attr & X86_ATTR_L))
-		seg->base = 0;
+	struct x86_segment *cs = &s->cpu->seg[X86_CS], old = *cs;
+
+	segment_set(cs, selector, d);
+	if (sys_long_mode(s->cpu) && (cs->attr & X86_ATTR_L))
+		cs->base = 0;
+	if (((old.attr ^ cs->attr) & (X86_ATTR_L | X86_ATTR_DB | X86_ATTR_DPL)) || old.base != cs->base ||
+	    old.limit != cs->limit)
+		s->effects |= X86_EFFECT_MODE;
 }
 
 /* Base from the selector, 64 KiB, accessible from CPL 3. */
@@ -214,6 +222,19 @@ static inline void segment_set_real(struct x86_segment *seg, uint16_t selector)
 	seg->selector = selector;
 	seg->attr = (seg->attr & (X86_ATTR_G | X86_ATTR_DB)) | ATTR_REAL_DATA;
 	seg->base = (uint32_t)selector << 4;
+}
+
+/* CS in real-address or virtual-8086 mode. */
+static inline void sys_set_code_paragraph(struct x86_system *s, uint16_t selector)
+{
+	struct x86_segment *cs = &s->cpu->seg[X86_CS];
+
+	if (cs->base != (uint32_t)selector << 4)
+		s->effects |= X86_EFFECT_MODE;
+	if (sys_v86(s->cpu))
+		segment_set_v86(cs, selector);
+	else
+		segment_set_real(cs, selector);
 }
 
 /* A null selector in DS, ES, FS or GS: attr without P means "unusable". */

@@ -16,13 +16,8 @@ struct target {
 
 static void enter_code(struct x86_system *s, const struct target *to)
 {
-	struct x86_segment *cs = &s->cpu->seg[X86_CS];
-	uint16_t old = cs->attr;
-
-	segment_set_code(cs, to->selector, to->descriptor, sys_long_mode(s->cpu));
+	sys_set_code(s, to->selector, to->descriptor);
 	s->cpu->rip = to->offset;
-	if ((old ^ cs->attr) & (X86_ATTR_L | X86_ATTR_DB | X86_ATTR_DPL))
-		s->effects |= X86_EFFECT_MODE;
 }
 
 static uint64_t truncate(uint64_t offset, unsigned opsize)
@@ -167,13 +162,10 @@ static int classify(struct x86_system *s, uint16_t selector, uint64_t *d, struct
 
 /* ---- JMP ---- */
 
-static void enter_paragraph(struct x86_cpu_state *cpu, uint16_t selector, uint64_t offset)
+static void enter_paragraph(struct x86_system *s, uint16_t selector, uint64_t offset)
 {
-	if (sys_v86(cpu))
-		segment_set_v86(&cpu->seg[X86_CS], selector);
-	else
-		segment_set_real(&cpu->seg[X86_CS], selector);
-	cpu->rip = offset;
+	sys_set_code_paragraph(s, selector);
+	s->cpu->rip = offset;
 }
 
 /* In real mode the limit in force is that of the old CS, which a load does not change. */
@@ -190,7 +182,7 @@ int x86_far_jump(struct x86_system *s, uint16_t selector, uint64_t offset, unsig
 	if (sys_paragraphs(s->cpu)) {
 		if (check_paragraph(s, to.offset, fault))
 			return -1;
-		enter_paragraph(s->cpu, selector, to.offset);
+		enter_paragraph(s, selector, to.offset);
 		return 0;
 	}
 
@@ -307,7 +299,7 @@ int x86_far_call(struct x86_system *s, uint16_t selector, uint64_t offset, unsig
 	if (sys_paragraphs(s->cpu)) {
 		if (check_paragraph(s, to.offset, fault) || push_return(s, false, opsize, fault))
 			return -1;
-		enter_paragraph(s->cpu, selector, to.offset);
+		enter_paragraph(s, selector, to.offset);
 		return 0;
 	}
 
@@ -381,7 +373,7 @@ static int return_paragraph(struct x86_system *s, unsigned opsize, unsigned pop_
 	if (check_paragraph(s, ip, fault))
 		return -1;
 	sys_set_sp(cpu, mask, cpu->gpr[X86_RSP] + 2 * opsize + pop_bytes);
-	enter_paragraph(cpu, (uint16_t)frame_get(frame, 1, opsize), ip);
+	enter_paragraph(s, (uint16_t)frame_get(frame, 1, opsize), ip);
 	return 0;
 }
 
