@@ -275,10 +275,9 @@ static void receive(void *opaque, const uint8_t *frame, size_t len)
 		virtqueue_unlock(queue);
 		return; /* nobody listens */
 	}
-	if (self->waiting || !deliver(self, frame, len)) {
+	if (self->waiting || !deliver(self, frame, len))
 		keep_waiting(self, frame, len);
-		deliver_waiting(self);
-	}
+	deliver_waiting(self);
 	virtqueue_unlock(queue);
 }
 

@@ -192,13 +192,9 @@ void virtqueue_want_kicks(struct virtqueue *queue, bool want)
 {
 	if (!usable(queue))
 		return;
-	if (queue->event_idx) {
-		/* The place of the wanted kick moves with the ring; one that is not moved asks for nothing more. */
-		if (!want)
-			return;
-	} else if (want == queue->kicks_wanted) {
+	/* With event indexes the place of the wanted kick moves with the ring, so it is written each time. */
+	if (want == queue->kicks_wanted && !(want && queue->event_idx))
 		return;
-	}
 	queue->kicks_wanted = want;
 	if (queue->packed)
 		packed_want_kicks(queue, want);
@@ -220,7 +216,8 @@ void virtqueue_serve(struct virtqueue *queue, struct virtqueue_chain *chain, uns
 {
 	virtqueue_lock(queue);
 	do {
-		virtqueue_want_kicks(queue, false);
+		if (!queue->event_idx) /* an event index that is not moved asks for nothing more */
+			virtqueue_want_kicks(queue, false);
 		while (budget && virtqueue_pop(queue, chain) > 0 && serve(queue, chain))
 			budget--;
 		virtqueue_want_kicks(queue, true);

@@ -141,13 +141,23 @@ bool packed_wants_interrupt(struct virtqueue *queue)
 	return event_passed(offset, queue->next_used, queue->next_used - queue->unsignalled);
 }
 
+/* Where the next available entry will appear: behind those that are there already. */
+static uint16_t event_position(struct virtqueue *queue)
+{
+	uint16_t position = queue->next_avail;
+	bool wrap = queue->avail_wrap;
+
+	for (unsigned i = 0; i < queue->size && is_available(ring_load16(entry(queue, position) + 14), wrap); i++)
+		advance(queue, &position, &wrap, 1);
+	return position | (unsigned)wrap << WRAP_BIT;
+}
+
 void packed_want_kicks(struct virtqueue *queue, bool want)
 {
 	uint16_t flags = want ? EVENT_ENABLE : EVENT_DISABLE;
 
-	if (queue->event_idx) {
-		ring_store16(queue->device + EVENT_OFFSET,
-			     queue->next_avail | (unsigned)queue->avail_wrap << WRAP_BIT);
+	if (want && queue->event_idx) {
+		ring_store16(queue->device + EVENT_OFFSET, event_position(queue));
 		flags = EVENT_AT_DESCRIPTOR;
 	}
 	ring_store16_release(queue->device + EVENT_FLAGS, flags);

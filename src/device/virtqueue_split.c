@@ -111,7 +111,14 @@ bool split_wants_interrupt(struct virtqueue *queue)
 void split_want_kicks(struct virtqueue *queue, bool want)
 {
 	uint8_t *p = queue->event_idx ? avail_event(queue) : queue->device + RING_FLAGS;
+	uint16_t value = want ? 0 : USED_NO_NOTIFY;
 
-	ring_store16(p, queue->event_idx ? queue->next_avail : want ? 0 : USED_NO_NOTIFY);
+	if (queue->event_idx) {
+		if (!want)
+			return; /* the index stays behind */
+		/* Not next_avail: buffers may be left that are too few for what waits. */
+		value = ring_load16(queue->driver + RING_IDX);
+	}
+	ring_store16(p, value);
 	guest_memory_written(queue->vdev->vm, queue->device_gpa + (uint64_t)(p - queue->device), 2);
 }
