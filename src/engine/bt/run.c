@@ -247,18 +247,36 @@ static uint64_t jump_target(struct bt_vcpu *v, uint64_t linear, bool poll, struc
 	return near_entry(v, *block, linear);
 }
 
+/* Go on at linear from running code, leaving it in the jump cache. */
+static uint64_t jump_to(struct bt_vcpu *v, uint64_t linear)
+{
+	struct bt_block *block;
+	struct x86_fault fault;
+	uint64_t target = jump_target(v, linear, false, &block);
+
+	if (likely(block)) {
+		const struct bt_fetch *page = bt_translate_fetch(v, linear, &fault);
+
+		fill_jump(v, linear, v->mode, block, page && page->global && !(block->flags & BT_BLOCK_CROSS));
+	}
+	return target;
+}
+
+/* The dispatcher has to be passed. */
+static bool must_dispatch(const struct bt_vcpu *v)
+{
+	return unlikely(v->one || atomic_load_explicit(&v->cpu->poll, memory_order_relaxed));
+}
+
 uint64_t bt_part_jump(struct bt_cpu *cpu, uint64_t unused, uint64_t linear)
 {
 	struct bt_vcpu *v = bt_vcpu_of(cpu);
 	struct bt_table *tb = v->tables[(v->mode & BT_MODE_CLASS) >> BT_MODE_CLASS_SHIFT];
 	unsigned i = linear & (BT_JC_ENTRIES - 1);
-	struct bt_block *block;
-	struct x86_fault fault;
-	uint64_t target;
 
 	(void)unused;
 	v->stats.jump_misses++;
-	if (unlikely(v->one || atomic_load_explicit(&cpu->poll, memory_order_relaxed))) {
+	if (must_dispatch(v)) {
 		cpu->state.rip = rip_of_linear(&cpu->state, linear);
 		return 0;
 	}
@@ -267,13 +285,7 @@ uint64_t bt_part_jump(struct bt_cpu *cpu, uint64_t unused, uint64_t linear)
 		v->r11 = i * 2;
 		return tb->t->jump[i].code;
 	}
-	target = jump_target(v, linear, false, &block);
-	if (likely(block)) {
-		const struct bt_fetch *page = bt_translate_fetch(v, linear, &fault);
-
-		fill_jump(v, linear, v->mode, block, page && page->global && !(block->flags & BT_BLOCK_CROSS));
-	}
-	return target;
+	return jump_to(v, linear);
 }
 
 uint64_t bt_part_chain(struct bt_cpu *cpu, const struct bt_exit *exit)
@@ -283,7 +295,7 @@ uint64_t bt_part_chain(struct bt_cpu *cpu, const struct bt_exit *exit)
 	struct bt_block *block;
 
 	v->stats.chains++;
-	if (unlikely(v->one || atomic_load_explicit(&cpu->poll, memory_order_relaxed))) {
+	if (must_dispatch(v)) {
 		cpu->state.rip = rip_of_linear(&cpu->state, linear);
 		return 0;
 	}
@@ -308,9 +320,12 @@ uint64_t bt_part_poll(struct bt_cpu *cpu, uint64_t unused, uint64_t offset)
 
 uint64_t bt_part_dispatch(struct bt_cpu *cpu, uint64_t unused, uint64_t offset)
 {
+	struct bt_vcpu *v = bt_vcpu_of(cpu);
+
 	(void)unused;
+	/* Not through the jump cache: dead blocks come here, and it may lead to them still. */
 	cpu->state.rip = bt_rip(cpu, (unsigned)offset);
-	return bt_continue(cpu);
+	return must_dispatch(v) ? 0 : jump_to(v, linear_rip(&cpu->state));
 }
 
 uint64_t bt_continue(struct bt_cpu *cpu)
