@@ -120,10 +120,11 @@ static uint64_t bar_read(void *opaque, uint64_t offset, unsigned size)
 static void write_dword(struct msix *msix, uint64_t offset, uint32_t value)
 {
 	unsigned n = offset / ENTRY_SIZE;
-	struct msix_entry *entry = &msix->table[n];
+	struct msix_entry *entry;
 
 	if (n >= msix->count)
 		return;
+	entry = &msix->table[n];
 	switch (offset % ENTRY_SIZE) {
 	case 0:
 		entry->address_low = value & ~3u;
