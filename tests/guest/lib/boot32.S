@@ -78,8 +78,7 @@ trap_common:
 	push %esp
 	call trap_dispatch
 	mov %ebx, %esp
-	pop %gs
-	pop %fs
+	add $8, %esp		/* FS and GS are as they were, and tests may have made their descriptors unloadable */
 	pop %es
 	pop %ds
 	popa

@@ -287,7 +287,7 @@ extern uint8_t real_idt_ptr[6];
 #define CODE(name, bits, text)                                                                     \
 	asm(".pushsection .rodata\n.align 16\n.globl " #name "\n" #name ":\n.code" #bits           \
 	    "\n" text "\n.globl " #name "_end\n" #name "_end:\n.byte 0x90\n" CODE_NATIVE "\n.popsection");      \
-	extern char name[], name##_end[]
+	extern char name[] __attribute__((unused)), name##_end[] __attribute__((unused))
 #ifdef __x86_64__
 #define CODE_NATIVE ".code64"
 #else
