@@ -337,8 +337,7 @@ static int deliver_v86_int_n(struct x86_system *s, const struct event *e, struct
 		return trusted ? 1 : sys_gp(fault, 0);
 
 	if (trusted) { /* method 5 */
-		image = cpu->rflags & ~(uint64_t)(X86_FLAG_NT | X86_FLAG_IOPL);
-		if (deliver_vector(s, 0, e->vector, image, fault))
+		if (deliver_vector(s, 0, e->vector, cpu->rflags, fault))
 			return -1;
 		cpu->rflags &= ~(uint64_t)(X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_RF);
 	} else { /* method 6 */
@@ -488,16 +487,16 @@ SYS_HOT int x86_deliver_event(struct x86_system *s, enum x86_event_kind kind, ui
 	if (sys_likely(!deliver(s, &e, &committed, fault)))
 		return 0;
 	if (is_software(kind))
-		return sys_settle_task(s, committed, fault);
+		return sys_settle(s, committed, fault);
 	return -1;
 }
 
 /*
- * A task switch that faulted after it was committed: the new task has the fault, the instruction that
- * switched is complete. If even that cannot be delivered, leave the caller with a #DF that cannot
- * either, so that it comes to the shutdown by itself.
+ * A transfer that faulted after it was committed: the new task has the fault, the instruction is
+ * complete. If even that cannot be delivered, leave the caller with a #DF that cannot either, so that
+ * it comes to the shutdown by itself.
  */
-int sys_settle_task(struct x86_system *s, bool committed, struct x86_fault *fault)
+int sys_settle(struct x86_system *s, bool committed, struct x86_fault *fault)
 {
 	struct x86_fault in_new_task = *fault;
 

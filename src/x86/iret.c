@@ -22,6 +22,15 @@ static void set_flags(struct x86_system *s, uint64_t image, uint64_t mask)
 	sys_flags_changed(s, old);
 }
 
+/* IRET is complete, but its target begins with a fault. */
+static int pending_virtual_interrupt(struct x86_system *s, struct x86_fault *fault)
+{
+	if (sys_likely(!sys_virtual_interrupt_due(s->cpu)))
+		return 0;
+	sys_gp(fault, 0);
+	return sys_settle(s, true, fault);
+}
+
 /* ---- real mode, and virtual-8086 mode staying in it ---- */
 
 static int iret_paragraph(struct x86_system *s, unsigned opsize, struct x86_fault *fault)
@@ -86,7 +95,7 @@ static int iret_to_v86(struct x86_system *s, const uint8_t *frame, struct x86_fa
 	cpu->rip = ip;
 	set_flags(s, image, X86_FLAGS_VALID);
 	s->effects |= X86_EFFECT_MODE;
-	return 0;
+	return pending_virtual_interrupt(s, fault);
 }
 
 /* ---- from a nested task ---- */
@@ -172,7 +181,8 @@ SYS_HOT int x86_iret(struct x86_system *s, unsigned opsize, struct x86_fault *fa
 		sys_set_sp(cpu, mask, cpu->gpr[X86_RSP] + 3 * opsize);
 	}
 	set_flags(s, image, allowed);
-	if (new_cpl != cpl)
-		sys_drop_inner_segments(s, new_cpl);
-	return 0;
+	if (new_cpl == cpl)
+		return 0;
+	sys_drop_inner_segments(s, new_cpl);
+	return pending_virtual_interrupt(s, fault);
 }

@@ -378,11 +378,27 @@ int sys_task_switch(struct x86_system *s, uint16_t selector, enum x86_task_switc
 int sys_task_transfer(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason,
 		      struct x86_fault *fault);
 
-/* After a task switch that failed: raises the fault in the new task if the switch was committed (then 0), else -1. */
-int sys_settle_task(struct x86_system *s, bool committed, struct x86_fault *fault);
+/*
+ * After a failure: if the instruction was committed (the registers are the new task's or level's), raises
+ * the fault there and gives 0, else -1.
+ */
+int sys_settle(struct x86_system *s, bool committed, struct x86_fault *fault);
 
 /* Under PAE paging, as these values would have it: #GP(0) if a present PDPTE has a reserved bit set. */
 int sys_check_pdptes(struct x86_system *s, uint64_t cr0, uint64_t cr3, uint64_t cr4, struct x86_fault *fault);
+
+/*
+ * VIF and VIP both set where virtual interrupts are in force: #GP(0) before the next instruction
+ * (SDM vol. 3, 20.3.2 and 20.4). They can only have come from the image of an IRET or task switch.
+ */
+static inline bool sys_virtual_interrupt_due(const struct x86_cpu_state *cpu)
+{
+	if (sys_likely((cpu->rflags & (X86_FLAG_VIF | X86_FLAG_VIP)) != (X86_FLAG_VIF | X86_FLAG_VIP)))
+		return false;
+	if (sys_v86(cpu))
+		return (cpu->cr4 & X86_CR4_VME) && sys_iopl(cpu) < 3;
+	return (cpu->cr4 & X86_CR4_PVI) && x86_cpl(cpu) == 3 && sys_iopl(cpu) < 3;
+}
 
 /* RFLAGS changed from old: tell the engine if interrupts may have opened up. */
 static inline void sys_flags_changed(struct x86_system *s, uint64_t old)

@@ -293,6 +293,8 @@ int sys_task_switch(struct x86_system *s, uint16_t selector, enum x86_task_switc
 		return sys_gp(fault, 0);
 	if (has_error && push_error(s, l->unit, error, fault))
 		return -1;
+	if (sys_virtual_interrupt_due(cpu))
+		return sys_gp(fault, 0);
 	if (l == &layout32 && (tss[TSS32_TRAP] & 1)) {
 		*fault = (struct x86_fault){ .vector = X86_DB, .address = DR6_BT };
 		return -1;
@@ -307,7 +309,7 @@ int sys_task_transfer(struct x86_system *s, uint16_t selector, enum x86_task_swi
 
 	if (!sys_task_switch(s, selector, reason, s->cpu->rflags, false, 0, &committed, fault))
 		return 0;
-	return sys_settle_task(s, committed, fault);
+	return sys_settle(s, committed, fault);
 }
 
 int x86_task_switch(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason, bool has_error,

@@ -578,13 +578,44 @@ static void v86_vme_trusted(void **state)
 	poke(m, 0x21 * 4, 4, 0x70000123);
 	assert_ok(m, DELIVER(m, INT_N, 0x21));
 	assert_int_equal(CS_OF(m).base, 0x70000);
-	assert_int_equal(peek(m, 0x28000 - 2, 2), X86_FLAG_R1 | X86_FLAG_IF);
+	assert_int_equal(peek(m, 0x28000 - 2, 2), X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_IOPL | X86_FLAG_NT);
 	assert_false(m->cpu.rflags & X86_FLAG_IF);
 	/* Bit set: through the IDT. */
 	poke(m, TSS_BASE + 0x68 + 0x21 / 8, 1, 1 << (0x21 % 8));
 	set_gate(m, 0x21, CODE0, HANDLER, INT32 | DPL3);
 	assert_ok(m, DELIVER(m, INT_N, 0x21));
 	assert_int_equal(CS_OF(m).selector, CODE0);
+}
+
+/* VIF and VIP in the image of an IRET: #GP before the first instruction there. */
+static void v86_entry_with_virtual_interrupt(void **state)
+{
+	struct machine *m = *state;
+
+	set_gate(m, 0x30, CODE0, HANDLER, INT32);
+	set_gate(m, X86_GP, CODE0, HANDLER + 0x100, INT32);
+	m->cpu.cr4 = X86_CR4_VME;
+	assert_ok(m, DELIVER(m, HARDWARE, 0x30));
+	poke(m, SP(m) + 8, 4, X86_FLAG_VM | X86_FLAG_VIF | X86_FLAG_VIP);
+	assert_ok(m, IRET(m, 4));
+	assert_int_equal(m->cpu.rip, HANDLER + 0x100);
+	assert_int_equal(peek(m, SP(m), 4), 0);
+	assert_int_equal(peek(m, SP(m) + 4, 4), 0x100);
+	assert_int_equal(peek(m, SP(m) + 8, 4), 0x1000);
+	assert_true(peek(m, SP(m) + 12, 4) & X86_FLAG_VM);
+}
+
+static void pvi_return_with_virtual_interrupt(void **state)
+{
+	struct machine *m = *state;
+
+	set_gate(m, X86_GP, CODE0, HANDLER, INT32);
+	m->cpu.cr4 = X86_CR4_PVI;
+	iret_frame(m, 0x7100, CODE3 | 3, X86_FLAG_VIF | X86_FLAG_VIP, 0x6000, DATA3 | 3);
+	assert_ok(m, IRET(m, 4));
+	assert_int_equal(m->cpu.rip, HANDLER);
+	assert_int_equal(peek(m, SP(m) + 4, 4), 0x7100);
+	assert_int_equal(peek(m, SP(m) + 8, 4), CODE3 | 3);
 }
 
 static void v86_iret(void **state)
@@ -981,6 +1012,8 @@ int main(void)
 		IN(v86, v86_vme_redirection),
 		IN(v86, v86_vme_trusted),
 		IN(v86, v86_iret),
+		IN(v86, v86_entry_with_virtual_interrupt),
+		IN(protected, pvi_return_with_virtual_interrupt),
 		IN(long, long_same_level),
 		IN(long_user, long_from_user),
 		IN(long, long_ist),

@@ -250,10 +250,17 @@ static inline void fill_gdt(struct machine *m)
 
 /* ---- machines ---- */
 
+/* Set: the next machines are made in this one, whose upper memory keeps its contents. */
+static struct machine *machine_reused;
+
 static inline struct machine *machine_new(void)
 {
-	struct machine *m = calloc(1, sizeof(*m));
+	struct machine *m = machine_reused;
 
+	if (m)
+		memset(m, 0, offsetof(struct machine, memory) + HANDLER);
+	else
+		m = calloc(1, sizeof(*m));
 	assert_non_null(m);
 	x86_cpu_reset(&m->cpu, true);
 	m->sys = (struct x86_system){ .cpu = &m->cpu, .ops = &machine_ops, .ctx = m };
