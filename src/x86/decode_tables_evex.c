@@ -144,7 +144,7 @@ const struct opcode_desc x86_map_evex[3][4][256] = {
 	    DOWN(0x30, VL2), DOWN(0x31, VL4), DOWN(0x32, VL8), DOWN(0x33, VL2), DOWN(0x34, VL4), DOWN(0x35, VL2),
 	    [0x38] = { V | REGO, 0 }, [0x39] = { V | REGO, V_KREG }, [0x3a] = { V | REGO, W0 }, P3(0x52, B4), P2(0x72, B4) },
 	  { /* F2 */
-	    [0x68] = { V | RVL, NDS | BW | V_KREG }, P3(0x72, B4) } },
+	    [0x68] = { V | RVL, NDS | BW | V_KREG }, P3(0x72, B4 | NF) } },
 	{ /* 0F3A */
 	  { { 0 } },
 	  { /* 66 */
@@ -152,16 +152,16 @@ const struct opcode_desc x86_map_evex[3][4][256] = {
 	    X2(0x08, B4 | ER), X2(0x09, B8 | ER), SX(0x0a, 4, W0 | ER), SX(0x0b, 8, W1 | ER), X3(0x0f, NF),
 	    [0x14] = { V | WG(1) | GD | IB, L(128) }, [0x15] = { V | WG(2) | GD | IB, L(128) },
 	    [0x16] = { V | WG(Y) | GY | IB, L(128) | V_W64 }, [0x17] = { V | WG(4) | GD | IB, L(128) },
-	    [0x18] = { V | R(16) | IB, NDS | MZ | NF | L(256UP) }, [0x19] = { V | W(16) | IB, MZ | L(256UP) },
-	    [0x1a] = { V | R(32) | IB, NDS | MZ | NF | L(512) }, [0x1b] = { V | W(32) | IB, MZ | L(512) },
+	    [0x18] = { V | R(16) | IB, NDS | MZ | NF | L(256UP) }, [0x19] = { V | W(16) | IB, MZ | NF | L(256UP) },
+	    [0x1a] = { V | R(32) | IB, NDS | MZ | NF | L(512) }, [0x1b] = { V | W(32) | IB, MZ | NF | L(512) },
 	    [0x1d] = { V | W(VL2) | IB, MZ | W0 | ER }, XK(0x1e, BW), XK(0x1f, BW), [0x20] = { V | RG(1) | GD | IB, NDS | L(128) },
 	    [0x21] = { V | R(4) | IB, NDS | L(128) | W0 }, [0x22] = { V | RG(Y) | GY | IB, NDS | L(128) | V_W64 },
 	    X3(0x23, BW | NF | L(256UP)), X3(0x25, BW), X2(0x26, BW | ER), SX(0x27, W84, ER),
-	    [0x38] = { V | R(16) | IB, NDS | MZ | NF | L(256UP) }, [0x39] = { V | W(16) | IB, MZ | L(256UP) },
-	    [0x3a] = { V | R(32) | IB, NDS | MZ | NF | L(512) }, [0x3b] = { V | W(32) | IB, MZ | L(512) }, XK(0x3e, 0), XK(0x3f, 0),
+	    [0x38] = { V | R(16) | IB, NDS | MZ | NF | L(256UP) }, [0x39] = { V | W(16) | IB, MZ | NF | L(256UP) },
+	    [0x3a] = { V | R(32) | IB, NDS | MZ | NF | L(512) }, [0x3b] = { V | W(32) | IB, MZ | NF | L(512) }, XK(0x3e, 0), XK(0x3f, 0),
 	    X3(0x42, W0 | NF), X3(0x43, BW | NF | L(256UP)), [0x44] = { V | RVL | IB, NDS }, X3(0x50, BW | ER), SX(0x51, W84, ER),
 	    X3(0x54, BW | ER), SX(0x55, W84, ER), X2(0x56, BW | ER), SX(0x57, W84, ER), [0x66] = { V | RVL | IB, MK | V_KREG | BW },
-	    [0x67] = { V | R(W84) | IB, MK | V_KREG | L(IGN) }, X3(0x70, W1), X3(0x71, BW), X3(0x72, W1), X3(0x73, BW), X3(0xce, B8), X3(0xcf, B8) },
+	    [0x67] = { V | R(W84) | IB, MK | V_KREG | L(IGN) }, X3(0x70, W1), X3(0x71, BW), X3(0x72, W1), X3(0x73, BW), X3(0xce, B8 | NF), X3(0xcf, B8 | NF) },
 	  { { 0 } },
 	  { { 0 } } },
 };

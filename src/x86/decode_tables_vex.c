@@ -53,7 +53,7 @@ const struct opcode_desc x86_vex_groups[][8] = {
 #define BLS { GP(BMI1) | RG(V) | GY | A_VVVV_W | F(ARITH), L(128) | NDS | V_W64 }
 	[VG_F3] = { [1] = BLS, [2] = BLS, [3] = BLS },
 	/* EVEX */
-#define EI { C | M | A_UNIT(AVX512) | A_ISA(AVX512) | RVL | IB, NDS | V_MASK | V_ZERO | V_NF }
+#define EI { C | M | A_UNIT(AVX512) | A_ISA(AVX512) | RVL | IB, NDS | V_MASK | V_ZERO }
 #define EW(bc, w) { C | M | A_UNIT(AVX512) | A_ISA(AVX512) | RVL | IB, NDS | V_MASK | V_ZERO | V_BCAST(bc) | w }
 #define EN { C | M | A_UNIT(AVX512) | A_ISA(AVX512) | RVL | IB, NDS }
 	[EG_71] = { [2] = EI, [4] = EI, [6] = EI },
