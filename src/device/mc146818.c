@@ -15,8 +15,8 @@
 #include "base/util.h"
 
 #define NS_PER_S 1000000000ll
-/* Nanoseconds since 1970 in 64 bits reach to 2262; what the guest sets is kept between 1900 and 2200. */
-#define SECONDS_MIN (-2208988800ll)
+/* Nanoseconds since 1970 in 64 bits reach to 2262; what the guest sets is kept between 1970 and 2200. */
+#define SECONDS_MIN 0
 #define SECONDS_MAX 7258118400ll
 #define OFFSET_MAX_NS 7000000000000000000ll
 #define UIP_NS 244000 /* "update in progress" rises this long before the update */
