@@ -211,6 +211,13 @@ static bool invalidate_page(struct bt_vm *bt, struct memory_slot *slot, struct b
 	if (any) {
 		page->invalidations++;
 		recompute_granules(slot, page, gpa);
+		/* A vCPU may be going round inside a block: its loop polls. */
+		for (unsigned n = 0; n < bt->vm->vcpu_count; n++) {
+			struct bt_vcpu *v = bt->vm->vcpus[n]->engine_data;
+
+			if (v)
+				atomic_store(&v->cpu->poll, 1);
+		}
 	}
 	return any;
 }
