@@ -2,6 +2,11 @@
 /* Disk images: options, errors, locking, raw files and throw-away overlays against a model. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include <cmocka.h>
 
 #include <errno.h>

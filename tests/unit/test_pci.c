@@ -2,6 +2,8 @@
 /* PCI: configuration mechanisms, BAR sizing and decoding, MSI-X, INTx, pci-testdev. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <cmocka.h>
 
 #include "device/msix.h"

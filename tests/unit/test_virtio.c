@@ -2,6 +2,8 @@
 /* virtio over PCI: initialization, both ring formats with every option, interrupts, and drivers that break the rules. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <cmocka.h>
 
 #include "device/virtio_devices.h"

@@ -2,6 +2,8 @@
 /* virtio-blk as a driver sees it: every request type, in every ring mode, against a model of the disk. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <cmocka.h>
 
 #include <fcntl.h>

@@ -2,6 +2,8 @@
 /* virtio-net as a driver sees it, on a back end that records frames, and on the user network with a small IP stack. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <cmocka.h>
 
 #include <arpa/inet.h>
