@@ -141,6 +141,14 @@ static void map_wanted(struct pci_device *dev)
 	}
 }
 
+/* Windows that found no room on the bus before. */
+static void retry_windows(struct pci_device *dev)
+{
+	for (unsigned n = 0; n < PCI_BAR_COUNT; n++)
+		if (dev->bars[n].mapped)
+			bar_map_windows(dev, &dev->bars[n]);
+}
+
 /* Make mappings, the bus master flag and the pin agree with the registers. Under bus->lock. */
 static void update_intx(struct pci_device *dev);
 
@@ -153,7 +161,7 @@ static void sync_device(struct pci_device *dev)
 	if (changed)
 		for (unsigned i = 0; i < ARRAY_SIZE(bus->devices); i++)
 			if (bus->devices[i] && bus->devices[i] != dev)
-				map_wanted(bus->devices[i]);
+				retry_windows(bus->devices[i]);
 	atomic_store(&dev->bus_master, command(dev) & PCI_COMMAND_MASTER);
 	pthread_mutex_lock(&bus->irq_lock);
 	update_intx(dev);
