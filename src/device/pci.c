@@ -149,9 +149,9 @@ static void retry_windows(struct pci_device *dev)
 			bar_map_windows(dev, &dev->bars[n]);
 }
 
-/* Make mappings, the bus master flag and the pin agree with the registers. Under bus->lock. */
 static void update_intx(struct pci_device *dev);
 
+/* Make mappings, the bus master flag and the pin agree with the registers. Under bus->lock. */
 static void sync_device(struct pci_device *dev)
 {
 	struct pci_bus *bus = dev->bus;
