@@ -87,13 +87,15 @@ SYS_HOT void sys_drop_inner_segments(struct x86_system *s, unsigned cpl)
 	static const uint8_t data_segments[4] = { X86_ES, X86_DS, X86_FS, X86_GS };
 
 	for (unsigned i = 0; i < 4; i++) {
-		const struct x86_segment *seg = &s->cpu->seg[data_segments[i]];
+		struct x86_segment *seg = &s->cpu->seg[data_segments[i]];
 
 		if (sys_likely(!(seg->attr & X86_ATTR_P) || attr_dpl(seg->attr) >= cpl))
 			continue;
 		if (attr_is_code(seg->attr) && attr_is_conforming(seg->attr))
 			continue;
-		segment_set_null(s, data_segments[i], 0);
+		/* Only selector and validity: FS.base and GS.base in 64-bit mode stay, as WRMSR left them. */
+		seg->selector = 0;
+		seg->attr = 0;
 	}
 }
 
@@ -277,7 +279,7 @@ int x86_lar(struct x86_system *s, uint16_t selector, uint32_t *rights, bool *ok,
 		return -1;
 	*ok = found && type_accepted(s->cpu, desc_attr(d), LAR_TYPES_LEGACY, LAR_TYPES_LONG);
 	if (*ok)
-		*rights = (d >> 32) & (s->features.is_amd ? 0x00ffff00u : 0x00f0ff00u);
+		*rights = (d >> 32) & 0x00ffff00u; /* the limit's bits among them are undefined on Intel CPUs */
 	return 0;
 }
 

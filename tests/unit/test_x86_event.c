@@ -675,6 +675,8 @@ static void long_from_user(void **state)
 
 	set_gate64(m, X86_PF, CODE64, KERNEL_BASE + HANDLER, INT32, 0);
 	m->cpu.seg[X86_FS].base = 0x123456;
+	load_cache(m, X86_GS, DATA0); /* the kernel's, with a base from WRMSR */
+	m->cpu.seg[X86_GS].base = 0x654321;
 	assert_ok(m, DELIVER_ERROR(m, X86_PF, 6));
 	assert_int_equal(SP(m), sp);
 	assert_int_equal(peek(m, sp, 8), 6);
@@ -696,6 +698,8 @@ static void long_from_user(void **state)
 	assert_int_equal(CS_OF(m).selector, CODE64_3 | 3);
 	assert_int_equal(SP(m), STACK3);
 	assert_int_equal(m->cpu.seg[X86_FS].base, 0x123456); /* a null FS keeps what WRMSR put there */
+	assert_int_equal(m->cpu.seg[X86_GS].selector, 0);
+	assert_int_equal(m->cpu.seg[X86_GS].base, 0x654321);
 	assert_true(m->cpu.rflags & X86_FLAG_RF);
 }
 
