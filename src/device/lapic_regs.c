@@ -377,6 +377,10 @@ int lapic_read_msr(void *apic, uint32_t msr, uint64_t *value)
 		*value = lapic_timer_read_deadline(a);
 		return 0;
 	}
+	if (msr == MSR_KVM_PV_EOI_EN) {
+		*value = lapic_pv_eoi_read_msr(a->vcpu);
+		return 0;
+	}
 	if (msr - X86_MSR_X2APIC_BASE > 0xff || !lapic_x2apic(a))
 		return -1;
 	return read_x2apic(a, msr, value);
@@ -392,6 +396,8 @@ int lapic_write_msr(void *apic, uint32_t msr, uint64_t value)
 	}
 	if (msr == X86_MSR_APIC_BASE)
 		return write_base(a, value);
+	if (msr == MSR_KVM_PV_EOI_EN)
+		return lapic_pv_eoi_write_msr(a->vcpu, value);
 	if (msr - X86_MSR_X2APIC_BASE > 0xff || !lapic_x2apic(a))
 		return -1;
 	return write_x2apic(a, msr, value);

@@ -51,6 +51,8 @@ enum lapic_timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 #define BASE_X2APIC 0x400ull
 #define BASE_ENABLE 0x800ull
 
+#define MSR_KVM_PV_EOI_EN 0x4b564d04u
+
 /* Fields marked [post] are written by other threads, [route] are read by them; the rest belongs to the vCPU's thread. */
 struct lapic {
 	struct apic_bus *bus;

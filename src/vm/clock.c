@@ -21,6 +21,7 @@
 
 #define NS_PER_S 1000000000ull
 #define CLOCK_RUNNING UINT64_MAX
+#define MEASURE_MIN_NS 8000000 /* readings are good to some 30 ns: a few parts in a million */
 
 uint64_t host_clock_ns(void)
 {
@@ -71,20 +72,20 @@ static void read_pair(uint64_t *tsc, uint64_t *ns)
 	}
 }
 
-static uint64_t measure_tsc_hz(void)
+/* Measure since vm_clock_init(): that is usually long enough ago, the kernel having been loaded since. */
+static uint64_t measure_tsc_hz(const struct vm_clock *clock)
 {
-	uint64_t tsc0 = 0, ns0 = 0, tsc1 = 0, ns1 = 0;
-	struct timespec pause = { .tv_nsec = 20000000 };
+	uint64_t tsc = 0, ns = 0;
 
-	read_pair(&tsc0, &ns0);
-	nanosleep(&pause, NULL);
-	read_pair(&tsc1, &ns1);
-	if (ns1 <= ns0)
-		return NS_PER_S;
-	return (uint64_t)((unsigned __int128)(tsc1 - tsc0) * NS_PER_S / (ns1 - ns0));
+	read_pair(&tsc, &ns);
+	if (ns - clock->first_ns < MEASURE_MIN_NS) {
+		nanosleep(&(struct timespec){ .tv_nsec = (long)(MEASURE_MIN_NS - (ns - clock->first_ns)) }, NULL);
+		read_pair(&tsc, &ns);
+	}
+	return (uint64_t)((unsigned __int128)(tsc - clock->first_tsc) * NS_PER_S / (ns - clock->first_ns));
 }
 
-static uint64_t host_tsc_hz(void)
+static uint64_t host_tsc_hz(const struct vm_clock *clock)
 {
 	unsigned a, b, c, d;
 
@@ -101,7 +102,7 @@ static uint64_t host_tsc_hz(void)
 		if (a && b && c)
 			return (uint64_t)c * b / a;
 	}
-	return measure_tsc_hz();
+	return measure_tsc_hz(clock);
 }
 
 void vm_clock_init(struct vm *vm)
@@ -109,7 +110,7 @@ void vm_clock_init(struct vm *vm)
 	struct vm_clock *clock = &vm_priv(vm)->clock;
 
 	clock_set(clock, 0, 0);
-	clock->tsc_hz = host_tsc_hz();
+	read_pair(&clock->first_tsc, &clock->first_ns);
 	clock->frozen_tsc = __rdtsc();
 	vm->tsc_offset = -clock->frozen_tsc;
 }
@@ -137,7 +138,11 @@ void vm_clock_thaw(struct vm *vm)
 
 uint64_t vm_tsc_frequency(struct vm *vm)
 {
-	return vm_priv(vm)->clock.tsc_hz;
+	struct vm_clock *clock = &vm_priv(vm)->clock;
+
+	if (!clock->tsc_hz) /* first by the board or vm_start: no other thread runs yet */
+		clock->tsc_hz = host_tsc_hz(clock);
+	return clock->tsc_hz;
 }
 
 uint64_t vm_tsc_to_ns(struct vm *vm, uint64_t guest_tsc)
@@ -150,6 +155,6 @@ uint64_t vm_tsc_to_ns(struct vm *vm, uint64_t guest_tsc)
 
 	if (guest_tsc <= tsc)
 		return now;
-	delta = (unsigned __int128)(guest_tsc - tsc) * NS_PER_S / clock->tsc_hz;
+	delta = (unsigned __int128)(guest_tsc - tsc) * NS_PER_S / vm_tsc_frequency(vm);
 	return delta >= INT64_MAX - now ? INT64_MAX : now + (uint64_t)delta;
 }

@@ -24,7 +24,7 @@ struct vcpu_apic_ops {
 	int (*acknowledge)(void *apic);
 	uint64_t (*read_tpr)(void *apic); /* CR8 */
 	void (*write_tpr)(void *apic, uint64_t cr8);
-	/* IA32_APIC_BASE, TSC deadline and x2APIC MSRs. 0, or -1: #GP. */
+	/* IA32_APIC_BASE, TSC deadline, x2APIC and KVM PV EOI (0x4b564d04) MSRs. 0, or -1: #GP. */
 	int (*read_msr)(void *apic, uint32_t msr, uint64_t *value);
 	int (*write_msr)(void *apic, uint32_t msr, uint64_t value);
 	/* INIT: back to the state after INIT; `reset` also the base address. */

@@ -105,6 +105,7 @@ int vm_start(struct vm *vm, struct error *err)
 			return error_prefix(err, "cannot create CPU %u", i);
 		vcpu_reset_state(vm->vcpus[i]);
 	}
+	vm_tsc_frequency(vm);
 	vm->start_host_ns = host_clock_ns();
 	pthread_mutex_lock(&priv->run_lock);
 	priv->started = true;

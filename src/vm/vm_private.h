@@ -16,7 +16,8 @@ struct vm_clock {
 	_Atomic uint64_t base;
 	_Atomic uint64_t frozen; /* guest ns while stopped; UINT64_MAX: running */
 	uint64_t frozen_tsc;     /* host TSC when it stopped */
-	uint64_t tsc_hz;
+	uint64_t tsc_hz;         /* 0: not yet known */
+	uint64_t first_tsc, first_ns; /* host TSC and CLOCK_MONOTONIC at creation, to measure the rate by */
 };
 
 uint64_t host_clock_ns(void);

@@ -484,7 +484,8 @@ static void test_pv_eoi(void **state)
 	(void)state;
 	assert_int_equal(lapic_pv_eoi_write_msr(vm->vcpus[0], 0x5003), -1);
 	assert_int_equal(lapic_pv_eoi_write_msr(vm->vcpus[0], MIB(100) | 1), -1);
-	assert_int_equal(lapic_pv_eoi_write_msr(vm->vcpus[0], 0x5001), 0);
+	assert_int_equal(wr(0, 0x4b564d04, 0x5001), 0);
+	assert_int_equal(rd(0, 0x4b564d04), 0x5001);
 	assert_int_equal(lapic_pv_eoi_read_msr(vm->vcpus[0]), 0x5001);
 	wr(0, MSR_SELF, 0x40);
 	assert_int_equal(take(0), 0x40);
