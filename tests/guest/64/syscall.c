@@ -204,6 +204,7 @@ static void test_bases(void)
 	asm volatile("mov %0, %%fs" : : "r"(SEL_TEST) : "memory");
 	CHECK_EQ("fs-descriptor-base", rdmsr(MSR_FS_BASE), 0x12345678);
 	/* kept over user mode */
+	asm volatile("mov %0, %%fs; mov %0, %%gs" : : "r"(0));
 	*ua = 0x77;
 	*ub = 0x88;
 	wrmsr(MSR_GS_BASE, (uint64_t)ua);

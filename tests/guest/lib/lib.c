@@ -358,6 +358,9 @@ struct ctx user_ctx(ulong ip, ulong sp)
 	c.cs = SEL_UCODE | 3;
 	c.ss = SEL_UDATA | 3;
 	c.ds = c.es = c.fs = c.gs = SEL_UDATA | 3;
+#ifndef __x86_64__
+	c.load_segs = 1; /* IRET would null what the outer ring may not use */
+#endif
 	return c;
 }
 
