@@ -102,6 +102,11 @@ int compare_results(const struct test_case *test, const struct test_result *nati
 		compare64(&t, gpr_names[i], native->end.gpr[i] & mask, guest->end.gpr[i] & mask);
 	compare64(&t, "fs_base", native->end.fs_base, guest->end.fs_base);
 	compare64(&t, "gs_base", native->end.gs_base, guest->end.gs_base);
+	compare64(&t, "es", native->end.selectors[0], guest->end.selectors[0]);
+	compare64(&t, "ds", native->end.selectors[1], guest->end.selectors[1]);
+	compare64(&t, "fs", native->end.selectors[2], guest->end.selectors[2]);
+	compare64(&t, "gs", native->end.selectors[3], guest->end.selectors[3]);
+	compare64(&t, "cs", native->end.cs, guest->end.cs);
 	compare_fp(&t, &native->end.fp, &guest->end.fp);
 	for (unsigned i = 0, shown = 0; i < DATA_SIZE && shown < 4; i += 8)
 		if (memcmp(native->data + i, guest->data + i, 8) != 0) {

@@ -26,6 +26,8 @@
 #define DATA_PAGES 3
 #define READONLY_BASE 0x2ae10000ull /* one page, not writable; unmapped after */
 #define INDEX_BASE 0x2ae20000ull    /* one page, not writable: offsets for gathers and scatters */
+#define SCRATCH_BASE 0x2ae30000ull  /* read-write, not compared: for images with unspecified parts */
+#define SCRATCH_PAGES 4
 #define PAGE 4096u
 #define DATA_SIZE (DATA_PAGES * PAGE)
 
@@ -69,6 +71,8 @@ struct cpu_regs {
 	uint64_t gpr[16];
 	uint64_t rip, rflags;
 	uint64_t fs_base, gs_base;
+	uint16_t selectors[4]; /* ES DS FS GS; results only */
+	uint16_t cs;
 	struct fp_state fp;
 };
 
@@ -106,6 +110,9 @@ unsigned random_below(struct random *r, unsigned n);
 
 /* Classes of instructions a test may be restricted to (--class). */
 extern const char *const class_names[]; /* NULL-terminated; index is the class number */
+
+/* All but "ac": #AC costs an engine more than anybody gets from it. */
+#define DEFAULT_CLASSES (~0u & ~(1u << 18))
 
 struct generator_options {
 	uint32_t classes; /* bit n: class n allowed */

@@ -39,6 +39,7 @@ enum {
 	PHYS_DATA = 0x120000,
 	PHYS_READONLY = 0x130000,
 	PHYS_INDEX = 0x131000,
+	PHYS_SCRATCH = 0x140000,
 };
 #define KERNEL 0xffffffff80000000ull /* linear address of guest-physical 0 */
 
@@ -80,6 +81,8 @@ static void build_tables(void)
 		put64(PHYS_PT_DATA + 8 * i, (PHYS_DATA + PAGE * i) | P | W | U | nx);
 	put64(PHYS_PT_DATA + 8 * ((READONLY_BASE - DATA_BASE) >> 12), PHYS_READONLY | P | U | nx);
 	put64(PHYS_PT_DATA + 8 * ((INDEX_BASE - DATA_BASE) >> 12), PHYS_INDEX | P | U | nx);
+	for (unsigned i = 0; i < SCRATCH_PAGES; i++)
+		put64(PHYS_PT_DATA + 8 * (((SCRATCH_BASE - DATA_BASE) >> 12) + i), (PHYS_SCRATCH + PAGE * i) | P | W | U | nx);
 	put64(PHYS_PDPT_HIGH + 8 * 510, PHYS_PD_HIGH | P | W | A);
 	put64(PHYS_PD_HIGH, PHYS_PT_KERNEL | P | W | A);
 	for (unsigned i = 0; i < 16; i++)
@@ -244,6 +247,7 @@ static void read_result(struct test_result *result, const struct x86_cpu_state *
 	}
 	memcpy(result->end.gpr, s->gpr, sizeof(s->gpr));
 	result->end.rip = get64(frame);
+	result->end.cs = (uint16_t)get64(frame + 8);
 	result->end.rflags = get64(frame + 16);
 	result->end.gpr[X86_RSP] = get64(frame + 24);
 	result->cr2 = vector == 14 ? s->cr2 : 0;
@@ -260,6 +264,8 @@ int guest_run(const struct test_case *test, struct test_result *result, struct e
 	guest_memory_written(vm, PHYS_CODE + (test->code - CODE_BASE), test->code_size);
 	fill_data(ram + PHYS_DATA, test->seed);
 	guest_memory_written(vm, PHYS_DATA, DATA_SIZE);
+	memset(ram + PHYS_SCRATCH, 0, SCRATCH_PAGES * PAGE);
+	guest_memory_written(vm, PHYS_SCRATCH, SCRATCH_PAGES * PAGE);
 	load_state(&state, test);
 	vm->engine->set_state(vcpu, &state);
 	atomic_fetch_add(&test_number, 1);
@@ -284,6 +290,10 @@ int guest_run(const struct test_case *test, struct test_result *result, struct e
 		snprintf(result->note, sizeof(result->note), "exit %d, rip %lx", exit, (unsigned long)state.rip);
 		break;
 	}
+	result->end.selectors[0] = state.seg[X86_ES].selector;
+	result->end.selectors[1] = state.seg[X86_DS].selector;
+	result->end.selectors[2] = state.seg[X86_FS].selector;
+	result->end.selectors[3] = state.seg[X86_GS].selector;
 	result->end.fs_base = state.seg[X86_FS].base;
 	result->end.gs_base = state.seg[X86_GS].base;
 	xsave_to_fp(&result->end.fp, state.xsave);

@@ -88,7 +88,7 @@ static void parse(struct options *o, int argc, char **argv)
 	int c;
 
 	*o = (struct options){ .seed = 1, .count = 10000, .engine = "bt", .max_failures = 5, .shrink = true };
-	o->generator = (struct generator_options){ .classes = ~0u, .mode = -1 };
+	o->generator = (struct generator_options){ .classes = DEFAULT_CLASSES, .mode = -1 };
 	while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
 		switch (c) {
 		case SEED:

@@ -92,6 +92,7 @@ RAW void start_test(const struct test_case *test, ucontext_t *uc)
 
 	memcpy((void *)CODE_BASE + (test->code - CODE_BASE), test->code_bytes, test->code_size);
 	fill_data((uint8_t *)DATA_BASE, test->seed);
+	memset((void *)SCRATCH_BASE, 0, SCRATCH_PAGES * PAGE);
 	for (unsigned i = 0; i < 16; i++)
 		g[gpr_index[i]] = (greg_t)test->start.gpr[i];
 	g[REG_RIP] = (greg_t)test->code;
@@ -100,6 +101,8 @@ RAW void start_test(const struct test_case *test, ucontext_t *uc)
 	fp_to_xsave((uint8_t *)uc->uc_mcontext.fpregs, trailer_offset, &test->start.fp, native_xcr0() & 0xe7);
 	/* the frame's own bytes (sw_reserved) and trailer survive: see note_frame() */
 	running = 1;
+	/* what an earlier test may have loaded; 32-bit tests need DS and ES */
+	__asm__ volatile("mov %0, %%ds; mov %0, %%es; mov %1, %%fs; mov %1, %%gs" ::"r"(0x2b), "r"(0));
 	set_gs_base(test->start.gs_base);
 	set_fs_base(test->start.fs_base);
 }
@@ -146,10 +149,17 @@ RAW void handler(int sig, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
 	uint64_t fs, gs;
+	uint16_t selectors[4];
 	char byte;
 
+	/* AC would make this very code fault */
+	__asm__ volatile("lea -128(%%rsp), %%rsp; pushfq; andq $~0x40000, (%%rsp); popfq; lea 128(%%rsp), %%rsp" ::: "cc", "memory");
 	__asm__ volatile("rdfsbase %0" : "=r"(fs));
 	__asm__ volatile("rdgsbase %0" : "=r"(gs));
+	__asm__ volatile("mov %%es, %0" : "=r"(selectors[0]));
+	__asm__ volatile("mov %%ds, %0" : "=r"(selectors[1]));
+	__asm__ volatile("mov %%fs, %0" : "=r"(selectors[2]));
+	__asm__ volatile("mov %%gs, %0" : "=r"(selectors[3]));
 	set_fs_base(own_fs);
 	set_gs_base(own_gs);
 	note_frame(uc);
@@ -158,6 +168,9 @@ RAW void handler(int sig, siginfo_t *info, void *context)
 		end_test(&shared->results[current], sig, info, uc);
 		shared->results[current].end.fs_base = fs;
 		shared->results[current].end.gs_base = gs;
+		for (unsigned i = 0; i < 4; i++)
+			shared->results[current].end.selectors[i] = selectors[i];
+		shared->results[current].end.cs = (uint16_t)uc->uc_mcontext.gregs[REG_CSGSFS];
 		current++;
 	} else if (sig == SIGALRM || sig == SIGVTALRM) {
 		return;
@@ -217,6 +230,7 @@ static void child_main(void)
 	map_at(DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE);
 	map_at(READONLY_BASE, PAGE, PROT_READ | PROT_WRITE);
 	map_at(INDEX_BASE, PAGE, PROT_READ | PROT_WRITE);
+	map_at(SCRATCH_BASE, SCRATCH_PAGES * PAGE, PROT_READ | PROT_WRITE);
 	memset((void *)CODE_BASE, 0xcc, CODE_PAGES * PAGE);
 	fill_readonly_page((void *)READONLY_BASE);
 	fill_index_page((void *)INDEX_BASE);
@@ -230,7 +244,6 @@ static void child_main(void)
 		sigaction(signals[i], &action, NULL);
 	__asm__ volatile("rdfsbase %0" : "=r"(own_fs));
 	__asm__ volatile("rdgsbase %0" : "=r"(own_gs));
-	__asm__ volatile("mov %0, %%ds; mov %0, %%es" ::"r"(0x2b)); /* 32-bit tests need them */
 	/* Virtual time: a test that loops is charged, waiting for the parent is not. Fires at most once a test. */
 	setitimer(ITIMER_VIRTUAL, &timer, NULL);
 	install_filter();
