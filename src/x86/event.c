@@ -31,10 +31,11 @@ static bool is_software(enum x86_event_kind kind)
  * The flags image: RF is saved as 1 for faults (not for traps, aborts and debug exceptions, which
  * save it as it is; SDM vol. 3, 17.3.1.1).
  */
-static uint64_t flags_image(const struct x86_cpu_state *cpu, enum x86_event_kind kind, uint8_t vector)
+static uint64_t flags_image(const struct x86_cpu_state *cpu, enum x86_event_kind kind,
+			    uint8_t vector)
 {
-	const uint32_t not_fault = 1u << X86_DB | 1u << X86_NMI | 1u << X86_BP | 1u << X86_OF | 1u << X86_DF |
-				   1u << X86_MC;
+	const uint32_t not_fault = 1u << X86_DB | 1u << X86_NMI | 1u << X86_BP | 1u << X86_OF |
+				   1u << X86_DF | 1u << X86_MC;
 
 	if (kind == X86_EVENT_EXCEPTION && !(vector < 32 && (not_fault >> vector & 1)))
 		return cpu->rflags | X86_FLAG_RF;
@@ -59,7 +60,8 @@ static void delivered(struct x86_system *s, const struct event *e)
 
 /* ---- long mode ---- */
 
-static SYS_HOT int deliver_long(struct x86_system *s, const struct event *e, struct x86_fault *fault)
+static SYS_HOT int deliver_long(struct x86_system *s, const struct event *e,
+				struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
 	unsigned cpl = x86_cpl(cpu), dpl, ist, new_cpl, size;
@@ -84,7 +86,8 @@ static SYS_HOT int deliver_long(struct x86_system *s, const struct event *e, str
 		return -1;
 	attr = desc_attr(d);
 	dpl = attr_dpl(attr);
-	if (sys_unlikely(!attr_is_code(attr) || dpl > cpl || (attr & (X86_ATTR_L | X86_ATTR_DB)) != X86_ATTR_L))
+	if (sys_unlikely(!attr_is_code(attr) || dpl > cpl ||
+			 (attr & (X86_ATTR_L | X86_ATTR_DB)) != X86_ATTR_L))
 		return sys_gp(fault, selector & SEL_ERROR);
 	if (sys_unlikely(!(attr & X86_ATTR_P)))
 		return sys_fault(fault, X86_NP, selector & SEL_ERROR);
@@ -142,11 +145,11 @@ struct gate {
 	unsigned cpl;        /* in the handler */
 };
 
-static int deliver_task_gate(struct x86_system *s, const struct event *e, uint64_t gate, bool *committed,
-			     struct x86_fault *fault)
+static int deliver_task_gate(struct x86_system *s, const struct event *e, uint64_t gate,
+			     bool *committed, struct x86_fault *fault)
 {
-	return sys_task_switch(s, gate >> 16 & 0xffff, X86_TASK_GATE, e->flags, e->has_error, e->error, committed,
-			       fault);
+	return sys_task_switch(s, gate >> 16 & 0xffff, X86_TASK_GATE, e->flags, e->has_error,
+			       e->error, committed, fault);
 }
 
 /* Code segment checks of INT n's TRAP-OR-INTERRUPT-GATE. */
@@ -176,7 +179,8 @@ static int check_handler(struct x86_system *s, struct gate *gate, struct x86_fau
 /* The frame, from the lowest address up: error code, return address, then the old stack and segments. */
 #define FRAME_WORDS 10
 
-static int deliver_gate(struct x86_system *s, const struct event *e, struct gate *gate, struct x86_fault *fault)
+static int deliver_gate(struct x86_system *s, const struct event *e, struct gate *gate,
+			struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
 	bool from_v86 = sys_v86(cpu), inner = gate->cpl != x86_cpl(cpu);
@@ -211,7 +215,8 @@ static int deliver_gate(struct x86_system *s, const struct event *e, struct gate
 		return sys_gp(fault, 0);
 	mask = stack_mask(false, ss.attr);
 	sp -= n * unit;
-	if (sys_stack_write(s, &ss, mask, sp, frame, n * unit, unit, inner ? X86_SYS_IMPLICIT : 0, error, fault) ||
+	if (sys_stack_write(s, &ss, mask, sp, frame, n * unit, unit, inner ? X86_SYS_IMPLICIT : 0,
+			    error, fault) ||
 	    sys_mark_accessed(s, gate->selector, &gate->descriptor, fault))
 		return -1;
 
@@ -231,7 +236,8 @@ static int deliver_gate(struct x86_system *s, const struct event *e, struct gate
 	return 0;
 }
 
-static int deliver_protected(struct x86_system *s, const struct event *e, bool *committed, struct x86_fault *fault)
+static int deliver_protected(struct x86_system *s, const struct event *e, bool *committed,
+			     struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
 	struct gate gate;
@@ -241,12 +247,14 @@ static int deliver_protected(struct x86_system *s, const struct event *e, bool *
 
 	if (e->vector * 8u + 7 > cpu->idt.limit)
 		return sys_gp(fault, idt_error(e->vector));
-	if (s->ops->read(s, sys_linear(cpu, cpu->idt.base + e->vector * 8u), &d, 8, X86_SYS_IMPLICIT, fault))
+	if (s->ops->read(s, sys_linear(cpu, cpu->idt.base + e->vector * 8u), &d, 8,
+			 X86_SYS_IMPLICIT, fault))
 		return -1;
 	attr = desc_attr(d);
 	type = attr_system_type(attr);
-	if (type != SYSTEM_TASK_GATE && type != SYSTEM_INTERRUPT_GATE16 && type != SYSTEM_TRAP_GATE16 &&
-	    type != SYSTEM_INTERRUPT_GATE32 && type != SYSTEM_TRAP_GATE32)
+	if (type != SYSTEM_TASK_GATE && type != SYSTEM_INTERRUPT_GATE16 &&
+	    type != SYSTEM_TRAP_GATE16 && type != SYSTEM_INTERRUPT_GATE32 &&
+	    type != SYSTEM_TRAP_GATE32)
 		return sys_gp(fault, idt_error(e->vector));
 	if (is_software(e->kind) && attr_dpl(attr) < x86_cpl(cpu))
 		return sys_gp(fault, idt_error(e->vector));
@@ -267,7 +275,8 @@ static int deliver_protected(struct x86_system *s, const struct event *e, bool *
 /* ---- real-address mode, and interrupts virtual-8086 mode keeps to itself ---- */
 
 /* Push FLAGS (image), CS, IP; go through the interrupt vector table at ivt. */
-static int deliver_vector(struct x86_system *s, uint64_t ivt, uint8_t vector, uint64_t image, struct x86_fault *fault)
+static int deliver_vector(struct x86_system *s, uint64_t ivt, uint8_t vector, uint64_t image,
+			  struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
 	uint64_t mask = sys_stack_mask(cpu), sp = cpu->gpr[X86_RSP] - 6;
@@ -307,15 +316,18 @@ static int redirected(struct x86_system *s, uint8_t vector, struct x86_fault *fa
 	uint32_t offset;
 	uint8_t byte;
 
-	if (!(tr->attr & X86_ATTR_P) || attr_system_type(tr->attr) < SYSTEM_TSS32 || tr->limit < 0x67)
+	if (!(tr->attr & X86_ATTR_P) || attr_system_type(tr->attr) < SYSTEM_TSS32 ||
+	    tr->limit < 0x67)
 		return sys_gp(fault, 0);
-	if (s->ops->read(s, sys_linear(s->cpu, tr->base + 0x66), &io_base, 2, X86_SYS_IMPLICIT, fault))
+	if (s->ops->read(s, sys_linear(s->cpu, tr->base + 0x66), &io_base, 2, X86_SYS_IMPLICIT,
+			 fault))
 		return -1;
 	/* The 32 bytes below the I/O map. */
 	offset = io_base - 32u + vector / 8u;
 	if (io_base < 32 || offset > tr->limit)
 		return sys_gp(fault, 0);
-	if (s->ops->read(s, sys_linear(s->cpu, tr->base + offset), &byte, 1, X86_SYS_IMPLICIT, fault))
+	if (s->ops->read(s, sys_linear(s->cpu, tr->base + offset), &byte, 1, X86_SYS_IMPLICIT,
+			 fault))
 		return -1;
 	return !(byte >> (vector & 7) & 1);
 }
@@ -353,7 +365,8 @@ static int deliver_v86_int_n(struct x86_system *s, const struct event *e, struct
 /* ---- one event ---- */
 
 /* committed: a task switch was completed, so a fault belongs to the new task. */
-static int deliver(struct x86_system *s, const struct event *e, bool *committed, struct x86_fault *fault)
+static int deliver(struct x86_system *s, const struct event *e, bool *committed,
+		   struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
 	int result;
@@ -400,7 +413,8 @@ static enum exception_class classify(uint8_t vector)
 }
 
 /* What to deliver when `second` arose while `first` was being delivered; false: shutdown (SDM table 6-5). */
-static bool escalate(const struct x86_fault *first, const struct x86_fault *second, struct x86_fault *next)
+static bool escalate(const struct x86_fault *first, const struct x86_fault *second,
+		     struct x86_fault *next)
 {
 	enum exception_class a = classify(first->vector), b = classify(second->vector);
 
@@ -458,7 +472,9 @@ SYS_HOT int x86_raise_fault(struct x86_system *s, const struct x86_fault *fault)
 
 int x86_raise_event(struct x86_system *s, enum x86_event_kind kind, uint8_t vector)
 {
-	struct event e = { .kind = kind, .vector = vector, .flags = flags_image(s->cpu, kind, vector) };
+	struct event e = { .kind = kind,
+			   .vector = vector,
+			   .flags = flags_image(s->cpu, kind, vector) };
 	struct x86_fault fault;
 	bool committed;
 
@@ -472,8 +488,8 @@ int x86_raise_event(struct x86_system *s, enum x86_event_kind kind, uint8_t vect
 	return x86_raise_fault(s, &fault);
 }
 
-SYS_HOT int x86_deliver_event(struct x86_system *s, enum x86_event_kind kind, uint8_t vector, bool has_error,
-			      uint32_t error, struct x86_fault *fault)
+SYS_HOT int x86_deliver_event(struct x86_system *s, enum x86_event_kind kind, uint8_t vector,
+			      bool has_error, uint32_t error, struct x86_fault *fault)
 {
 	struct event e = {
 		.kind = kind,

@@ -28,7 +28,8 @@ int x86_pushf(struct x86_system *s, unsigned opsize, uint64_t *value, struct x86
 int x86_popf(struct x86_system *s, unsigned opsize, uint64_t value, struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
-	uint64_t old = cpu->rflags, mask = X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_NT;
+	uint64_t old = cpu->rflags,
+		 mask = X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_NT;
 	unsigned cpl = x86_cpl(cpu);
 
 	if (opsize != 2)
@@ -39,7 +40,8 @@ int x86_popf(struct x86_system *s, unsigned opsize, uint64_t value, struct x86_f
 		if ((value & X86_FLAG_TF) || ((value & X86_FLAG_IF) && (old & X86_FLAG_VIP)))
 			return sys_gp(fault, 0);
 		mask |= X86_FLAG_VIF;
-		value = (value & ~(uint64_t)X86_FLAG_VIF) | (value & X86_FLAG_IF ? X86_FLAG_VIF : 0);
+		value = (value & ~(uint64_t)X86_FLAG_VIF) |
+			(value & X86_FLAG_IF ? X86_FLAG_VIF : 0);
 	} else {
 		if (cpl <= sys_iopl(cpu))
 			mask |= X86_FLAG_IF;

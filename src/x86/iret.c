@@ -67,7 +67,8 @@ static int iret_paragraph(struct x86_system *s, unsigned opsize, struct x86_faul
 		allowed &= ~(uint64_t)X86_FLAG_IOPL;
 	if (virtual_if) {
 		allowed = (allowed & ~(uint64_t)X86_FLAG_IF) | X86_FLAG_VIF;
-		image = (image & ~(uint64_t)X86_FLAG_VIF) | (image & X86_FLAG_IF ? X86_FLAG_VIF : 0);
+		image = (image & ~(uint64_t)X86_FLAG_VIF) |
+			(image & X86_FLAG_IF ? X86_FLAG_VIF : 0);
 	}
 	set_flags(s, image, allowed);
 	return 0;
@@ -79,7 +80,8 @@ static int iret_to_v86(struct x86_system *s, const uint8_t *frame, struct x86_fa
 {
 	static const uint8_t order[4] = { X86_ES, X86_DS, X86_FS, X86_GS };
 	struct x86_cpu_state *cpu = s->cpu;
-	uint64_t mask = sys_stack_mask(cpu), ip = frame_get(frame, 0, 4), image = frame_get(frame, 2, 4);
+	uint64_t mask = sys_stack_mask(cpu), ip = frame_get(frame, 0, 4),
+		 image = frame_get(frame, 2, 4);
 	uint8_t rest[6 * 4]; /* ESP, SS, ES, DS, FS, GS */
 
 	if (sys_stack_read(s, mask, cpu->gpr[X86_RSP] + 12, rest, sizeof(rest), 4, fault))
@@ -132,7 +134,8 @@ SYS_HOT int x86_iret(struct x86_system *s, unsigned opsize, struct x86_fault *fa
 	is_64bit = x86_in_64bit(cpu);
 	cpl = x86_cpl(cpu);
 	mask = stack_mask(is_64bit, cpu->seg[X86_SS].attr);
-	if (sys_stack_read(s, mask, cpu->gpr[X86_RSP], frame, (is_64bit ? 5 : 3) * opsize, opsize, fault))
+	if (sys_stack_read(s, mask, cpu->gpr[X86_RSP], frame, (is_64bit ? 5 : 3) * opsize, opsize,
+			   fault))
 		return -1;
 	offset = frame_get(frame, 0, opsize);
 	selector = (uint16_t)frame_get(frame, 1, opsize);
@@ -147,10 +150,11 @@ SYS_HOT int x86_iret(struct x86_system *s, unsigned opsize, struct x86_fault *fa
 	new_cpl = selector & SEL_RPL;
 	with_stack = is_64bit || new_cpl != cpl;
 	if (with_stack) {
-		if (!is_64bit && sys_stack_read(s, mask, cpu->gpr[X86_RSP] + 3 * opsize, frame + 3 * opsize,
-						2 * opsize, opsize, fault))
+		if (!is_64bit && sys_stack_read(s, mask, cpu->gpr[X86_RSP] + 3 * opsize,
+						frame + 3 * opsize, 2 * opsize, opsize, fault))
 			return -1;
-		if (sys_check_return_stack(s, (uint16_t)frame_get(frame, 4, opsize), new_cpl, attr, &ss, fault))
+		if (sys_check_return_stack(s, (uint16_t)frame_get(frame, 4, opsize), new_cpl, attr,
+					   &ss, fault))
 			return -1;
 	}
 	if (sys_unlikely(!sys_code_offset_ok(long_mode, attr, desc_limit(d), offset)))

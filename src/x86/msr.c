@@ -23,11 +23,11 @@
 
 enum rule {
 	ANY,
-	CANONICAL,      /* #GP for a non-canonical address */
+	CANONICAL,       /* #GP for a non-canonical address */
 	CANONICAL_INTEL, /* the same, on Intel CPUs only */
-	LOW32,          /* bits 63:32 are reserved on Intel CPUs, ignored on AMD's */
-	MEMORY_TYPES,   /* eight PAT entries */
-	MTRR_TYPES,     /* eight MTRR types */
+	LOW32,           /* bits 63:32 are reserved on Intel CPUs, ignored on AMD's */
+	MEMORY_TYPES,    /* eight PAT entries */
+	MTRR_TYPES,      /* eight MTRR types */
 };
 
 struct msr {
@@ -35,9 +35,10 @@ struct msr {
 	uint16_t offset; /* in struct x86_cpu_state */
 	uint8_t rule;
 };
-#define STATE(number_, field_, rule_)                                                             \
-	{                                                                                         \
-		.number = (number_), .offset = offsetof(struct x86_cpu_state, field_), .rule = (rule_) \
+#define STATE(number_, field_, rule_)                                                              \
+	{                                                                                          \
+		.number = (number_), .offset = offsetof(struct x86_cpu_state, field_),             \
+		.rule = (rule_)                                                                    \
 	}
 
 static const struct msr msrs[] = {
@@ -163,7 +164,8 @@ static bool write_mtrr_range(struct x86_system *s, unsigned n, uint64_t value)
 
 static bool write_mtrr_def_type(struct x86_system *s, uint64_t value)
 {
-	if ((value & ~(uint64_t)MTRR_DEF_TYPE_VALID) || (value & 0xff) > 7 || !(MTRR_TYPE_SET >> (value & 7) & 1))
+	if ((value & ~(uint64_t)MTRR_DEF_TYPE_VALID) || (value & 0xff) > 7 ||
+	    !(MTRR_TYPE_SET >> (value & 7) & 1))
 		return false;
 	s->cpu->mtrr_def_type = value;
 	return true;
@@ -247,7 +249,8 @@ static bool read_special(struct x86_system *s, uint32_t number, uint64_t *value)
 	}
 }
 
-SYS_HOT int x86_read_msr(struct x86_system *s, uint32_t number, uint64_t *value, struct x86_fault *fault)
+SYS_HOT int x86_read_msr(struct x86_system *s, uint32_t number, uint64_t *value,
+			 struct x86_fault *fault)
 {
 	const struct msr *msr;
 
@@ -261,7 +264,8 @@ SYS_HOT int x86_read_msr(struct x86_system *s, uint32_t number, uint64_t *value,
 	return read_special(s, number, value) ? 0 : sys_gp(fault, 0);
 }
 
-SYS_HOT int x86_write_msr(struct x86_system *s, uint32_t number, uint64_t value, struct x86_fault *fault)
+SYS_HOT int x86_write_msr(struct x86_system *s, uint32_t number, uint64_t value,
+			  struct x86_fault *fault)
 {
 	const struct msr *msr;
 

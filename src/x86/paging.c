@@ -60,8 +60,8 @@ static uint32_t access_error(const struct x86_cpu_state *cpu, struct access a)
  * Rights of a complete walk. all: AND of the entries (P, W, U); any: OR of them (NX, already 0 when
  * NX is not enabled). Fills the walk's permissions; false if the access is not allowed (SDM 4.6).
  */
-static inline bool check_rights(const struct x86_cpu_state *cpu, struct access a, uint64_t all, uint64_t any,
-				uint64_t leaf, struct x86_walk *walk)
+static inline bool check_rights(const struct x86_cpu_state *cpu, struct access a, uint64_t all,
+				uint64_t any, uint64_t leaf, struct x86_walk *walk)
 {
 	bool user_page = all & PTE_U, writable = all & PTE_W, executable = !(any & PTE_NX);
 	bool dirty = leaf & PTE_D;
@@ -101,15 +101,16 @@ struct step {
 };
 
 /* Set A in all entries and D in the leaf of a write. False: an entry changed, walk again. */
-static bool set_accessed(const struct x86_walk_ops *ops, void *ctx, const struct step *steps, unsigned count,
-			 unsigned size, bool write)
+static bool set_accessed(const struct x86_walk_ops *ops, void *ctx, const struct step *steps,
+			 unsigned count, unsigned size, bool write)
 {
 	for (unsigned i = 0; i < count; i++) {
 		uint64_t want = steps[i].entry | PTE_A;
 
 		if (write && i == count - 1)
 			want |= PTE_D;
-		if (want != steps[i].entry && !ops->cmpxchg_entry(ctx, steps[i].gpa, size, steps[i].entry, want))
+		if (want != steps[i].entry &&
+		    !ops->cmpxchg_entry(ctx, steps[i].gpa, size, steps[i].entry, want))
 			return false;
 	}
 	return true;
@@ -119,8 +120,8 @@ enum outcome { WALK_OK, WALK_FAULT, WALK_AGAIN };
 
 /* 4-level and PAE paging. */
 static inline __attribute__((always_inline)) enum outcome
-walk_wide(const struct x86_cpu_state *cpu, const struct x86_walk_ops *ops, void *ctx, uint64_t linear, struct access a,
-	  unsigned maxphyaddr, struct x86_walk *walk)
+walk_wide(const struct x86_cpu_state *cpu, const struct x86_walk_ops *ops, void *ctx,
+	  uint64_t linear, struct access a, unsigned maxphyaddr, struct x86_walk *walk)
 {
 	bool long_mode = cpu->efer & X86_EFER_LMA;
 	bool nx = cpu->efer & X86_EFER_NXE;
@@ -184,7 +185,8 @@ walk_wide(const struct x86_cpu_state *cpu, const struct x86_walk_ops *ops, void 
 			return WALK_AGAIN;
 	}
 	walk->page_size = 1ull << shift;
-	walk->gpa = (entry & PTE_ADDRESS & ~(walk->page_size - 1)) | (linear & (walk->page_size - 1));
+	walk->gpa = (entry & PTE_ADDRESS & ~(walk->page_size - 1)) |
+		    (linear & (walk->page_size - 1));
 	return WALK_OK;
 
 reserved_bit:
@@ -193,8 +195,9 @@ reserved_bit:
 }
 
 /* 32-bit paging, with PSE-36. */
-static enum outcome walk_32(const struct x86_cpu_state *cpu, const struct x86_walk_ops *ops, void *ctx, uint32_t linear,
-			    struct access a, unsigned maxphyaddr, struct x86_walk *walk)
+static enum outcome walk_32(const struct x86_cpu_state *cpu, const struct x86_walk_ops *ops,
+			    void *ctx, uint32_t linear, struct access a, unsigned maxphyaddr,
+			    struct x86_walk *walk)
 {
 	struct step steps[2];
 	uint64_t gpa = (cpu->cr3 & 0xfffff000u) + (linear >> 22) * 4;
@@ -241,8 +244,9 @@ static enum outcome walk_32(const struct x86_cpu_state *cpu, const struct x86_wa
 	return WALK_OK;
 }
 
-bool x86_walk_page(const struct x86_cpu_state *cpu, const struct x86_walk_ops *ops, void *ctx, uint64_t linear,
-		   enum x86_access access, bool user, bool implicit, unsigned maxphyaddr, struct x86_walk *walk)
+bool x86_walk_page(const struct x86_cpu_state *cpu, const struct x86_walk_ops *ops, void *ctx,
+		   uint64_t linear, enum x86_access access, bool user, bool implicit,
+		   unsigned maxphyaddr, struct x86_walk *walk)
 {
 	const struct access a = { .kind = access, .user = user, .implicit = implicit };
 

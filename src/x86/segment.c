@@ -12,7 +12,8 @@
 #include "x86/system_internal.h"
 
 /* Where the descriptor lies; false if it is not wholly inside its table. */
-static bool descriptor_address(const struct x86_system *s, uint16_t selector, unsigned size, uint64_t *linear)
+static bool descriptor_address(const struct x86_system *s, uint16_t selector, unsigned size,
+			       uint64_t *linear)
 {
 	const struct x86_cpu_state *cpu = s->cpu;
 	uint32_t offset = selector & ~7u, limit;
@@ -33,8 +34,8 @@ static bool descriptor_address(const struct x86_system *s, uint16_t selector, un
 	return true;
 }
 
-SYS_HOT int sys_fetch_descriptor(struct x86_system *s, uint16_t selector, uint8_t vector, uint64_t *d,
-				 struct x86_fault *fault)
+SYS_HOT int sys_fetch_descriptor(struct x86_system *s, uint16_t selector, uint8_t vector,
+				 uint64_t *d, struct x86_fault *fault)
 {
 	uint64_t linear;
 
@@ -43,8 +44,8 @@ SYS_HOT int sys_fetch_descriptor(struct x86_system *s, uint16_t selector, uint8_
 	return s->ops->read(s, linear, d, 8, X86_SYS_IMPLICIT, fault);
 }
 
-int sys_fetch_descriptor_high(struct x86_system *s, uint16_t selector, uint8_t vector, uint64_t *high,
-			      struct x86_fault *fault)
+int sys_fetch_descriptor_high(struct x86_system *s, uint16_t selector, uint8_t vector,
+			      uint64_t *high, struct x86_fault *fault)
 {
 	uint64_t linear;
 
@@ -53,8 +54,8 @@ int sys_fetch_descriptor_high(struct x86_system *s, uint16_t selector, uint8_t v
 	return s->ops->read(s, linear + 8, high, 8, X86_SYS_IMPLICIT, fault);
 }
 
-int sys_change_type(struct x86_system *s, uint16_t selector, uint64_t *d, unsigned set, unsigned clear,
-		    struct x86_fault *fault)
+int sys_change_type(struct x86_system *s, uint16_t selector, uint64_t *d, unsigned set,
+		    unsigned clear, struct x86_fault *fault)
 {
 	uint64_t linear, changed = (*d | (uint64_t)set << 40) & ~((uint64_t)clear << 40);
 	uint8_t byte = (uint8_t)(changed >> 40);
@@ -67,15 +68,16 @@ int sys_change_type(struct x86_system *s, uint16_t selector, uint64_t *d, unsign
 	return 0;
 }
 
-SYS_HOT int sys_fetch_stack_segment(struct x86_system *s, uint16_t selector, unsigned cpl, uint8_t vector, uint64_t *d,
-				    struct x86_fault *fault)
+SYS_HOT int sys_fetch_stack_segment(struct x86_system *s, uint16_t selector, unsigned cpl,
+				    uint8_t vector, uint64_t *d, struct x86_fault *fault)
 {
 	uint16_t attr;
 
 	if (sys_fetch_descriptor(s, selector, vector, d, fault))
 		return -1;
 	attr = desc_attr(*d);
-	if (sys_unlikely((selector & SEL_RPL) != cpl || attr_dpl(attr) != cpl || !attr_is_writable_data(attr)))
+	if (sys_unlikely((selector & SEL_RPL) != cpl || attr_dpl(attr) != cpl ||
+			 !attr_is_writable_data(attr)))
 		return sys_fault(fault, vector, selector & SEL_ERROR);
 	if (sys_unlikely(!(attr & X86_ATTR_P)))
 		return sys_fault(fault, X86_SS_FAULT, selector & SEL_ERROR);
@@ -122,7 +124,8 @@ static int load_stack_segment(struct x86_system *s, uint16_t selector, struct x8
 	return 0;
 }
 
-int x86_load_segment(struct x86_system *s, enum x86_seg seg, uint16_t selector, struct x86_fault *fault)
+int x86_load_segment(struct x86_system *s, enum x86_seg seg, uint16_t selector,
+		     struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
 	unsigned cpl, dpl;
@@ -153,7 +156,8 @@ int x86_load_segment(struct x86_system *s, enum x86_seg seg, uint16_t selector, 
 		return sys_gp(fault, selector & SEL_ERROR);
 	cpl = x86_cpl(cpu);
 	dpl = attr_dpl(attr);
-	if (!(attr_is_code(attr) && attr_is_conforming(attr)) && ((selector & SEL_RPL) > dpl || cpl > dpl))
+	if (!(attr_is_code(attr) && attr_is_conforming(attr)) &&
+	    ((selector & SEL_RPL) > dpl || cpl > dpl))
 		return sys_gp(fault, selector & SEL_ERROR);
 	if (!(attr & X86_ATTR_P))
 		return sys_fault(fault, X86_NP, selector & SEL_ERROR);
@@ -164,8 +168,9 @@ int x86_load_segment(struct x86_system *s, enum x86_seg seg, uint16_t selector, 
 }
 
 /* The descriptor for LLDT or LTR, in the GDT, present, of one of two types; with its base's upper half. */
-static int fetch_system_segment(struct x86_system *s, uint16_t selector, unsigned type, unsigned other_type,
-				uint64_t *d, uint64_t *base, struct x86_fault *fault)
+static int fetch_system_segment(struct x86_system *s, uint16_t selector, unsigned type,
+				unsigned other_type, uint64_t *d, uint64_t *base,
+				struct x86_fault *fault)
 {
 	uint64_t high = 0;
 	unsigned found;
@@ -180,7 +185,8 @@ static int fetch_system_segment(struct x86_system *s, uint16_t selector, unsigne
 	if (sys_long_mode(s->cpu)) {
 		if (sys_fetch_descriptor_high(s, selector, X86_GP, &high, fault))
 			return -1;
-		if (high >> 40 & 0x1f) /* must read as type 0, lest the upper half pass for a descriptor */
+		if (high >> 40 &
+		    0x1f) /* must read as type 0, lest the upper half pass for a descriptor */
 			return sys_gp(fault, selector & SEL_ERROR);
 	}
 	if (!(desc_attr(*d) & X86_ATTR_P))
@@ -223,8 +229,9 @@ int x86_load_tr(struct x86_system *s, uint16_t selector, struct x86_fault *fault
 		return sys_gp(fault, 0);
 	if (selector_is_null(selector))
 		return sys_gp(fault, 0);
-	if (fetch_system_segment(s, selector, SYSTEM_TSS32, sys_long_mode(s->cpu) ? SYSTEM_TSS32 : SYSTEM_TSS16, &d,
-				 &base, fault) ||
+	if (fetch_system_segment(s, selector, SYSTEM_TSS32,
+				 sys_long_mode(s->cpu) ? SYSTEM_TSS32 : SYSTEM_TSS16, &d, &base,
+				 fault) ||
 	    sys_change_type(s, selector, &d, TSS_BUSY, 0, fault))
 		return -1;
 	segment_set(tr, selector, d);
@@ -238,7 +245,8 @@ int x86_load_tr(struct x86_system *s, uint16_t selector, struct x86_fault *fault
  * The descriptor of LAR, LSL, VERR, VERW. 1: readable by this instruction's own rules (which the
  * caller applies to the type), privilege permitting; 0: ZF = 0; -1: fault.
  */
-static int probe_descriptor(struct x86_system *s, uint16_t selector, uint64_t *d, struct x86_fault *fault)
+static int probe_descriptor(struct x86_system *s, uint16_t selector, uint64_t *d,
+			    struct x86_fault *fault)
 {
 	uint64_t linear;
 	uint16_t attr;
@@ -263,14 +271,16 @@ static int probe_descriptor(struct x86_system *s, uint16_t selector, uint64_t *d
 #define LSL_TYPES_LEGACY 0x0a0eu
 #define LSL_TYPES_LONG 0x0a04u
 
-static bool type_accepted(const struct x86_cpu_state *cpu, uint16_t attr, unsigned legacy, unsigned long_mode)
+static bool type_accepted(const struct x86_cpu_state *cpu, uint16_t attr, unsigned legacy,
+			  unsigned long_mode)
 {
 	unsigned types = sys_long_mode(cpu) ? long_mode : legacy;
 
 	return (attr & X86_ATTR_S) || (types >> (attr & X86_ATTR_TYPE) & 1);
 }
 
-int x86_lar(struct x86_system *s, uint16_t selector, uint32_t *rights, bool *ok, struct x86_fault *fault)
+int x86_lar(struct x86_system *s, uint16_t selector, uint32_t *rights, bool *ok,
+	    struct x86_fault *fault)
 {
 	uint64_t d;
 	int found = probe_descriptor(s, selector, &d, fault);
@@ -279,11 +289,13 @@ int x86_lar(struct x86_system *s, uint16_t selector, uint32_t *rights, bool *ok,
 		return -1;
 	*ok = found && type_accepted(s->cpu, desc_attr(d), LAR_TYPES_LEGACY, LAR_TYPES_LONG);
 	if (*ok)
-		*rights = (d >> 32) & 0x00ffff00u; /* the limit's bits among them are undefined on Intel CPUs */
+		*rights = (d >> 32) &
+			  0x00ffff00u; /* the limit's bits among them are undefined on Intel CPUs */
 	return 0;
 }
 
-int x86_lsl(struct x86_system *s, uint16_t selector, uint32_t *limit, bool *ok, struct x86_fault *fault)
+int x86_lsl(struct x86_system *s, uint16_t selector, uint32_t *limit, bool *ok,
+	    struct x86_fault *fault)
 {
 	uint64_t d;
 	int found = probe_descriptor(s, selector, &d, fault);
@@ -296,14 +308,16 @@ int x86_lsl(struct x86_system *s, uint16_t selector, uint32_t *limit, bool *ok, 
 	return 0;
 }
 
-int x86_verify(struct x86_system *s, uint16_t selector, bool write, bool *ok, struct x86_fault *fault)
+int x86_verify(struct x86_system *s, uint16_t selector, bool write, bool *ok,
+	       struct x86_fault *fault)
 {
 	uint64_t d;
 	int found = probe_descriptor(s, selector, &d, fault);
 
 	if (found < 0)
 		return -1;
-	*ok = found && (write ? attr_is_writable_data(desc_attr(d)) : attr_is_loadable_data(desc_attr(d)));
+	*ok = found &&
+	      (write ? attr_is_writable_data(desc_attr(d)) : attr_is_loadable_data(desc_attr(d)));
 	return 0;
 }
 
@@ -314,14 +328,16 @@ static bool within_limit(const struct x86_segment *seg, uint64_t offset, unsigne
 {
 	uint64_t last = offset + size - 1;
 
-	if ((seg->attr & (X86_ATTR_S | DESC_CODE | DESC_EXPAND_DOWN)) == (X86_ATTR_S | DESC_EXPAND_DOWN))
-		return offset > seg->limit && last <= (seg->attr & X86_ATTR_DB ? 0xffffffffu : 0xffffu);
+	if ((seg->attr & (X86_ATTR_S | DESC_CODE | DESC_EXPAND_DOWN)) ==
+	    (X86_ATTR_S | DESC_EXPAND_DOWN))
+		return offset > seg->limit &&
+		       last <= (seg->attr & X86_ATTR_DB ? 0xffffffffu : 0xffffu);
 	/* Wrapping around 4 GiB in a flat segment is allowed. */
 	return last <= seg->limit || (seg->limit == 0xffffffffu && offset <= 0xffffffffu);
 }
 
-int x86_linear_address(struct x86_system *s, enum x86_seg seg, uint64_t offset, unsigned size, bool write,
-		       uint64_t *linear, struct x86_fault *fault)
+int x86_linear_address(struct x86_system *s, enum x86_seg seg, uint64_t offset, unsigned size,
+		       bool write, uint64_t *linear, struct x86_fault *fault)
 {
 	const struct x86_cpu_state *cpu = s->cpu;
 	const struct x86_segment *sr = &cpu->seg[seg];
@@ -357,8 +373,8 @@ static int stack_first_part(uint64_t mask, uint64_t sp, unsigned size, unsigned 
 	return room % unit ? -1 : (int)room;
 }
 
-static int stack_linear(const struct x86_cpu_state *cpu, const struct x86_segment *ss, uint64_t mask, uint64_t sp,
-			unsigned size, uint64_t *linear)
+static int stack_linear(const struct x86_cpu_state *cpu, const struct x86_segment *ss,
+			uint64_t mask, uint64_t sp, unsigned size, uint64_t *linear)
 {
 	if (sys_likely(mask == ~0ull)) {
 		*linear = sp;
@@ -372,9 +388,9 @@ static int stack_linear(const struct x86_cpu_state *cpu, const struct x86_segmen
 	return 0;
 }
 
-SYS_HOT int sys_stack_write(struct x86_system *s, const struct x86_segment *ss, uint64_t mask, uint64_t sp,
-			    const void *buf, unsigned size, unsigned unit, unsigned flags, uint32_t error,
-			    struct x86_fault *fault)
+SYS_HOT int sys_stack_write(struct x86_system *s, const struct x86_segment *ss, uint64_t mask,
+			    uint64_t sp, const void *buf, unsigned size, unsigned unit,
+			    unsigned flags, uint32_t error, struct x86_fault *fault)
 {
 	uint64_t linear, rest_linear = 0;
 	int first;
@@ -382,17 +398,19 @@ SYS_HOT int sys_stack_write(struct x86_system *s, const struct x86_segment *ss, 
 	sp &= mask;
 	first = stack_first_part(mask, sp, size, unit);
 	if (first < 0 || stack_linear(s->cpu, ss, mask, sp, first, &linear) ||
-	    ((unsigned)first < size && stack_linear(s->cpu, ss, mask, 0, size - first, &rest_linear)))
+	    ((unsigned)first < size &&
+	     stack_linear(s->cpu, ss, mask, 0, size - first, &rest_linear)))
 		return sys_fault(fault, X86_SS_FAULT, error);
 	if (s->ops->write(s, linear, buf, first, flags, fault))
 		return -1;
 	if (sys_likely((unsigned)first == size))
 		return 0;
-	return s->ops->write(s, rest_linear, (const uint8_t *)buf + first, size - first, flags, fault);
+	return s->ops->write(s, rest_linear, (const uint8_t *)buf + first, size - first, flags,
+			     fault);
 }
 
-SYS_HOT int sys_stack_read(struct x86_system *s, uint64_t mask, uint64_t sp, void *buf, unsigned size, unsigned unit,
-			   struct x86_fault *fault)
+SYS_HOT int sys_stack_read(struct x86_system *s, uint64_t mask, uint64_t sp, void *buf,
+			   unsigned size, unsigned unit, struct x86_fault *fault)
 {
 	const struct x86_segment *ss = &s->cpu->seg[X86_SS];
 	uint64_t linear, rest_linear = 0;
@@ -401,7 +419,8 @@ SYS_HOT int sys_stack_read(struct x86_system *s, uint64_t mask, uint64_t sp, voi
 	sp &= mask;
 	first = stack_first_part(mask, sp, size, unit);
 	if (first < 0 || stack_linear(s->cpu, ss, mask, sp, first, &linear) ||
-	    ((unsigned)first < size && stack_linear(s->cpu, ss, mask, 0, size - first, &rest_linear)))
+	    ((unsigned)first < size &&
+	     stack_linear(s->cpu, ss, mask, 0, size - first, &rest_linear)))
 		return sys_fault(fault, X86_SS_FAULT, 0);
 	if (s->ops->read(s, linear, buf, first, 0, fault))
 		return -1;
@@ -412,7 +431,8 @@ SYS_HOT int sys_stack_read(struct x86_system *s, uint64_t mask, uint64_t sp, voi
 
 /* ---- stacks from the TSS ---- */
 
-int sys_inner_stack(struct x86_system *s, unsigned cpl, struct x86_segment *ss, uint64_t *sp, struct x86_fault *fault)
+int sys_inner_stack(struct x86_system *s, unsigned cpl, struct x86_segment *ss, uint64_t *sp,
+		    struct x86_fault *fault)
 {
 	const struct x86_segment *tr = &s->cpu->seg[X86_TR];
 	bool wide = (tr->attr & X86_ATTR_TYPE) >= SYSTEM_TSS32;
@@ -423,13 +443,15 @@ int sys_inner_stack(struct x86_system *s, unsigned cpl, struct x86_segment *ss, 
 
 	if (!(tr->attr & X86_ATTR_P) || offset + size - 1 > tr->limit)
 		return sys_fault(fault, X86_TS, tr->selector & SEL_ERROR);
-	if (s->ops->read(s, sys_linear(s->cpu, tr->base + offset), raw, size, X86_SYS_IMPLICIT, fault))
+	if (s->ops->read(s, sys_linear(s->cpu, tr->base + offset), raw, size, X86_SYS_IMPLICIT,
+			 fault))
 		return -1;
 	*sp = frame_get(raw, 0, wide ? 4 : 2);
 	selector = (uint16_t)frame_get(raw, wide ? 2 : 1, 2);
 	if (selector_is_null(selector))
 		return sys_fault(fault, X86_TS, 0);
-	if (sys_fetch_stack_segment(s, selector, cpl, X86_TS, &d, fault) || sys_mark_accessed(s, selector, &d, fault))
+	if (sys_fetch_stack_segment(s, selector, cpl, X86_TS, &d, fault) ||
+	    sys_mark_accessed(s, selector, &d, fault))
 		return -1;
 	segment_set(ss, selector, d);
 	return 0;

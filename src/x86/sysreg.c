@@ -6,16 +6,16 @@
  */
 #include "x86/system_internal.h"
 
-#define CR0_VALID                                                                                          \
-	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP |        \
-	 X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
+#define CR0_VALID                                                                                  \
+	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE |             \
+	 X86_CR0_WP | X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
 #define CR3_PCID 0xfffull
 #define CR3_PAE_BASE 0xffffffe0u
 #define PDPTE_P 1u
 #define PDPTE_RESERVED 0x1e6ull
 
 /* CR4 bits that change what a translation is. */
-#define CR4_TRANSLATION                                                                                    \
+#define CR4_TRANSLATION                                                                            \
 	(X86_CR4_PSE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PCIDE | X86_CR4_SMEP | X86_CR4_SMAP)
 /* ... and those that make the CPU read the PDPTEs again (SDM vol. 3, 4.4.1). */
 #define CR4_PDPTE (X86_CR4_PSE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_SMEP)
@@ -33,11 +33,13 @@ int x86_check_umip(struct x86_system *s, struct x86_fault *fault)
 	return (s->cpu->cr4 & X86_CR4_UMIP) && x86_cpl(s->cpu) ? sys_gp(fault, 0) : 0;
 }
 
-int sys_check_pdptes(struct x86_system *s, uint64_t cr0, uint64_t cr3, uint64_t cr4, struct x86_fault *fault)
+int sys_check_pdptes(struct x86_system *s, uint64_t cr0, uint64_t cr3, uint64_t cr4,
+		     struct x86_fault *fault)
 {
 	uint64_t reserved = PDPTE_RESERVED | ~0ull << s->features.maxphyaddr;
 
-	if (!(cr0 & X86_CR0_PG) || !(cr4 & X86_CR4_PAE) || sys_long_mode(s->cpu) || !s->ops->read_physical)
+	if (!(cr0 & X86_CR0_PG) || !(cr4 & X86_CR4_PAE) || sys_long_mode(s->cpu) ||
+	    !s->ops->read_physical)
 		return 0;
 	for (unsigned i = 0; i < 4; i++) {
 		uint64_t entry = s->ops->read_physical(s, (cr3 & CR3_PAE_BASE) + i * 8);
@@ -71,7 +73,8 @@ static int write_cr0(struct x86_system *s, uint64_t value, struct x86_fault *fau
 
 			if (!(cpu->cr4 & X86_CR4_PAE) || (cpu->seg[X86_CS].attr & X86_ATTR_L))
 				return sys_gp(fault, 0);
-			if ((tr->attr & X86_ATTR_P) && (tss == SYSTEM_TSS16 || tss == SYSTEM_TSS16_BUSY))
+			if ((tr->attr & X86_ATTR_P) &&
+			    (tss == SYSTEM_TSS16 || tss == SYSTEM_TSS16_BUSY))
 				return sys_gp(fault, 0);
 			cpu->efer |= X86_EFER_LMA;
 		} else if (sys_check_pdptes(s, value, cpu->cr3, cpu->cr4, fault)) {
@@ -305,7 +308,8 @@ int x86_xsetbv(struct x86_system *s, uint32_t index, uint64_t value, struct x86_
 		return sys_gp(fault, 0);
 	if ((value & XCR0_AVX512) && !(value & XCR0_AVX))
 		return sys_gp(fault, 0);
-	if (!all_or_none(value, XCR0_BND) || !all_or_none(value, XCR0_AVX512) || !all_or_none(value, XCR0_AMX))
+	if (!all_or_none(value, XCR0_BND) || !all_or_none(value, XCR0_AVX512) ||
+	    !all_or_none(value, XCR0_AMX))
 		return sys_gp(fault, 0);
 	if (cpu->xcr0 != value) {
 		cpu->xcr0 = value;
@@ -327,7 +331,8 @@ int x86_xgetbv(struct x86_system *s, uint32_t index, uint64_t *value, struct x86
 
 /* ---- descriptor-table registers ---- */
 
-int x86_load_gdtr_idtr(struct x86_system *s, bool idt, uint64_t base, uint16_t limit, struct x86_fault *fault)
+int x86_load_gdtr_idtr(struct x86_system *s, bool idt, uint64_t base, uint16_t limit,
+		       struct x86_fault *fault)
 {
 	struct x86_table *table = idt ? &s->cpu->idt : &s->cpu->gdt;
 
@@ -346,7 +351,8 @@ int x86_load_gdtr_idtr(struct x86_system *s, bool idt, uint64_t base, uint16_t l
 
 /* ---- ports ---- */
 
-SYS_HOT int x86_check_io(struct x86_system *s, uint16_t port, unsigned size, struct x86_fault *fault)
+SYS_HOT int x86_check_io(struct x86_system *s, uint16_t port, unsigned size,
+			 struct x86_fault *fault)
 {
 	const struct x86_cpu_state *cpu = s->cpu;
 	const struct x86_segment *tr = &cpu->seg[X86_TR];
@@ -355,7 +361,8 @@ SYS_HOT int x86_check_io(struct x86_system *s, uint16_t port, unsigned size, str
 
 	if (sys_likely(sys_real(cpu) || (!sys_v86(cpu) && x86_cpl(cpu) <= sys_iopl(cpu))))
 		return 0;
-	if (!(tr->attr & X86_ATTR_P) || attr_system_type(tr->attr) < SYSTEM_TSS32 || tr->limit < 0x67)
+	if (!(tr->attr & X86_ATTR_P) || attr_system_type(tr->attr) < SYSTEM_TSS32 ||
+	    tr->limit < 0x67)
 		return sys_gp(fault, 0);
 	if (s->ops->read(s, sys_linear(cpu, tr->base + 0x66), &map, 2, X86_SYS_IMPLICIT, fault))
 		return -1;

@@ -197,8 +197,8 @@ static inline void sys_set_code(struct x86_system *s, uint16_t selector, uint64_
 	segment_set(cs, selector, d);
 	if (sys_long_mode(s->cpu) && (cs->attr & X86_ATTR_L))
 		cs->base = 0;
-	if (((old.attr ^ cs->attr) & (X86_ATTR_L | X86_ATTR_DB | X86_ATTR_DPL)) || old.base != cs->base ||
-	    old.limit != cs->limit)
+	if (((old.attr ^ cs->attr) & (X86_ATTR_L | X86_ATTR_DB | X86_ATTR_DPL)) ||
+	    old.base != cs->base || old.limit != cs->limit)
 		s->effects |= X86_EFFECT_MODE;
 }
 
@@ -264,13 +264,14 @@ static inline void segment_set_null_ss(struct x86_segment *ss, unsigned cpl)
 int sys_fetch_descriptor(struct x86_system *s, uint16_t selector, uint8_t vector, uint64_t *d,
 			 struct x86_fault *fault);
 /* The upper half of a 16-byte descriptor (long mode). */
-int sys_fetch_descriptor_high(struct x86_system *s, uint16_t selector, uint8_t vector, uint64_t *high,
-			      struct x86_fault *fault);
+int sys_fetch_descriptor_high(struct x86_system *s, uint16_t selector, uint8_t vector,
+			      uint64_t *high, struct x86_fault *fault);
 /* Set or clear type bits (accessed, busy) of the descriptor in memory, and in *d. */
-int sys_change_type(struct x86_system *s, uint16_t selector, uint64_t *d, unsigned set, unsigned clear,
-		    struct x86_fault *fault);
+int sys_change_type(struct x86_system *s, uint16_t selector, uint64_t *d, unsigned set,
+		    unsigned clear, struct x86_fault *fault);
 
-static inline int sys_mark_accessed(struct x86_system *s, uint16_t selector, uint64_t *d, struct x86_fault *fault)
+static inline int sys_mark_accessed(struct x86_system *s, uint16_t selector, uint64_t *d,
+				    struct x86_fault *fault)
 {
 	if (sys_likely(*d >> 40 & DESC_ACCESSED))
 		return 0;
@@ -278,11 +279,12 @@ static inline int sys_mark_accessed(struct x86_system *s, uint16_t selector, uin
 }
 
 /* Check a stack segment for privilege level cpl: faults are `vector`(selector), #SS(selector) if not present. */
-int sys_fetch_stack_segment(struct x86_system *s, uint16_t selector, unsigned cpl, uint8_t vector, uint64_t *d,
-			    struct x86_fault *fault);
+int sys_fetch_stack_segment(struct x86_system *s, uint16_t selector, unsigned cpl, uint8_t vector,
+			    uint64_t *d, struct x86_fault *fault);
 
 /* Is offset a valid instruction pointer in a code segment with this descriptor? */
-static inline bool sys_code_offset_ok(bool long_mode, uint16_t attr, uint32_t limit, uint64_t offset)
+static inline bool sys_code_offset_ok(bool long_mode, uint16_t attr, uint32_t limit,
+				      uint64_t offset)
 {
 	if (long_mode && (attr & X86_ATTR_L))
 		return sys_canonical(offset);
@@ -290,9 +292,10 @@ static inline bool sys_code_offset_ok(bool long_mode, uint16_t attr, uint32_t li
 }
 
 /* The code segment far RET and IRET return to, and the stack segment they pop (code_attr: the new CS's). */
-int sys_check_return_code(struct x86_system *s, uint16_t selector, uint64_t *d, struct x86_fault *fault);
-int sys_check_return_stack(struct x86_system *s, uint16_t selector, unsigned cpl, uint16_t code_attr,
-			   struct x86_segment *ss, struct x86_fault *fault);
+int sys_check_return_code(struct x86_system *s, uint16_t selector, uint64_t *d,
+			  struct x86_fault *fault);
+int sys_check_return_stack(struct x86_system *s, uint16_t selector, unsigned cpl,
+			   uint16_t code_attr, struct x86_segment *ss, struct x86_fault *fault);
 
 /* After a return to an outer level: data segments the new CPL may not use become null. */
 void sys_drop_inner_segments(struct x86_system *s, unsigned cpl);
@@ -323,10 +326,11 @@ static inline void sys_set_sp(struct x86_cpu_state *cpu, uint64_t mask, uint64_t
  * A stack access of `size` bytes made of `unit`-byte pushes or pops, at offset sp in segment ss (which
  * need not be loaded yet). The stack pointer wraps at mask. Violations are #SS(error).
  */
-int sys_stack_write(struct x86_system *s, const struct x86_segment *ss, uint64_t mask, uint64_t sp, const void *buf,
-		    unsigned size, unsigned unit, unsigned flags, uint32_t error, struct x86_fault *fault);
-int sys_stack_read(struct x86_system *s, uint64_t mask, uint64_t sp, void *buf, unsigned size, unsigned unit,
-		   struct x86_fault *fault);
+int sys_stack_write(struct x86_system *s, const struct x86_segment *ss, uint64_t mask, uint64_t sp,
+		    const void *buf, unsigned size, unsigned unit, unsigned flags, uint32_t error,
+		    struct x86_fault *fault);
+int sys_stack_read(struct x86_system *s, uint64_t mask, uint64_t sp, void *buf, unsigned size,
+		   unsigned unit, struct x86_fault *fault);
 
 /* Entry i of a frame of 2-, 4- or 8-byte units. */
 static inline void frame_put(void *frame, unsigned i, unsigned unit, uint64_t value)
@@ -362,15 +366,17 @@ static inline uint64_t frame_get(const void *frame, unsigned i, unsigned unit)
 }
 
 /* The stack for privilege level cpl from a 16- or 32-bit TSS, checked: segment *ss and pointer *sp. */
-int sys_inner_stack(struct x86_system *s, unsigned cpl, struct x86_segment *ss, uint64_t *sp, struct x86_fault *fault);
+int sys_inner_stack(struct x86_system *s, unsigned cpl, struct x86_segment *ss, uint64_t *sp,
+		    struct x86_fault *fault);
 /* A stack pointer from a 64-bit TSS: n 0-2 is RSPn, 4-10 is IST1-IST7. */
 int sys_inner_rsp(struct x86_system *s, unsigned n, uint64_t *rsp, struct x86_fault *fault);
 
 /* ---- events and tasks ---- */
 
 /* Bits of the flags image an exception saves that differ from RFLAGS are passed in `flags`. */
-int sys_task_switch(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason, uint64_t flags,
-		    bool has_error, uint32_t error, bool *committed, struct x86_fault *fault);
+int sys_task_switch(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason,
+		    uint64_t flags, bool has_error, uint32_t error, bool *committed,
+		    struct x86_fault *fault);
 /*
  * For instructions: a fault after the switch was committed belongs to the new task, so it is raised
  * here and the instruction counts as complete.
@@ -385,7 +391,8 @@ int sys_task_transfer(struct x86_system *s, uint16_t selector, enum x86_task_swi
 int sys_settle(struct x86_system *s, bool committed, struct x86_fault *fault);
 
 /* Under PAE paging, as these values would have it: #GP(0) if a present PDPTE has a reserved bit set. */
-int sys_check_pdptes(struct x86_system *s, uint64_t cr0, uint64_t cr3, uint64_t cr4, struct x86_fault *fault);
+int sys_check_pdptes(struct x86_system *s, uint64_t cr0, uint64_t cr3, uint64_t cr4,
+		     struct x86_fault *fault);
 
 /*
  * VIF and VIP both set where virtual interrupts are in force: #GP(0) before the next instruction
@@ -393,7 +400,8 @@ int sys_check_pdptes(struct x86_system *s, uint64_t cr0, uint64_t cr3, uint64_t 
  */
 static inline bool sys_virtual_interrupt_due(const struct x86_cpu_state *cpu)
 {
-	if (sys_likely((cpu->rflags & (X86_FLAG_VIF | X86_FLAG_VIP)) != (X86_FLAG_VIF | X86_FLAG_VIP)))
+	if (sys_likely((cpu->rflags & (X86_FLAG_VIF | X86_FLAG_VIP)) !=
+		       (X86_FLAG_VIF | X86_FLAG_VIP)))
 		return false;
 	if (sys_v86(cpu))
 		return (cpu->cr4 & X86_CR4_VME) && sys_iopl(cpu) < 3;

@@ -11,7 +11,7 @@
 
 /* The two formats (SDM figures 7-2 and 7-10): where the fields lie. */
 struct layout {
-	uint8_t unit;      /* of EIP, EFLAGS and general registers */
+	uint8_t unit;          /* of EIP, EFLAGS and general registers */
 	uint8_t selector_step; /* from one selector to the next */
 	uint8_t ip, flags, registers, selectors, ldt, cr3, selector_count;
 	uint8_t min_limit;
@@ -37,8 +37,8 @@ static uint64_t field(const uint8_t *tss, unsigned offset, unsigned size)
 }
 
 /* The descriptor of the TSS switched to: available, or for IRET busy. */
-static int check_tss(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason, uint64_t *d,
-		     struct x86_fault *fault)
+static int check_tss(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason,
+		     uint64_t *d, struct x86_fault *fault)
 {
 	bool returning = reason == X86_TASK_IRET;
 	uint8_t vector = returning ? X86_TS : X86_GP;
@@ -59,8 +59,8 @@ static int check_tss(struct x86_system *s, uint16_t selector, enum x86_task_swit
 	return 0;
 }
 
-static int access_tss(struct x86_system *s, uint64_t base, unsigned offset, void *buf, unsigned size, bool write,
-		      struct x86_fault *fault)
+static int access_tss(struct x86_system *s, uint64_t base, unsigned offset, void *buf,
+		      unsigned size, bool write, struct x86_fault *fault)
 {
 	uint64_t linear = (uint32_t)(base + offset);
 
@@ -87,7 +87,8 @@ static int save_old(struct x86_system *s, uint64_t flags, struct x86_fault *faul
 	for (unsigned i = 0; i < 8; i++)
 		frame_put(image + l->registers, i, l->unit, cpu->gpr[i]);
 	for (unsigned i = 0; i < l->selector_count; i++)
-		frame_put(image + l->selectors + i * l->selector_step, 0, 2, cpu->seg[selector_order[i]].selector);
+		frame_put(image + l->selectors + i * l->selector_step, 0, 2,
+			  cpu->seg[selector_order[i]].selector);
 	return access_tss(s, tr->base, l->ip, image + l->ip, l->save_end - l->ip, true, fault);
 }
 
@@ -120,7 +121,8 @@ static int load_cs(struct x86_system *s, uint16_t selector, unsigned cpl, struct
 	if (sys_fetch_descriptor(s, selector, X86_TS, &d, fault))
 		return -1;
 	attr = desc_attr(d);
-	if (!attr_is_code(attr) || (attr_is_conforming(attr) ? attr_dpl(attr) > cpl : attr_dpl(attr) != cpl))
+	if (!attr_is_code(attr) ||
+	    (attr_is_conforming(attr) ? attr_dpl(attr) > cpl : attr_dpl(attr) != cpl))
 		return sys_fault(fault, X86_TS, selector & SEL_ERROR);
 	if (!(attr & X86_ATTR_P))
 		return sys_fault(fault, X86_NP, selector & SEL_ERROR);
@@ -136,13 +138,15 @@ static int load_ss(struct x86_system *s, uint16_t selector, unsigned cpl, struct
 
 	if (selector_is_null(selector))
 		return sys_fault(fault, X86_TS, 0);
-	if (sys_fetch_stack_segment(s, selector, cpl, X86_TS, &d, fault) || sys_mark_accessed(s, selector, &d, fault))
+	if (sys_fetch_stack_segment(s, selector, cpl, X86_TS, &d, fault) ||
+	    sys_mark_accessed(s, selector, &d, fault))
 		return -1;
 	segment_set(&s->cpu->seg[X86_SS], selector, d);
 	return 0;
 }
 
-static int load_data(struct x86_system *s, enum x86_seg seg, uint16_t selector, unsigned cpl, struct x86_fault *fault)
+static int load_data(struct x86_system *s, enum x86_seg seg, uint16_t selector, unsigned cpl,
+		     struct x86_fault *fault)
 {
 	uint16_t attr;
 	uint64_t d;
@@ -179,7 +183,8 @@ static int load_segments(struct x86_system *s, uint16_t ldt, struct x86_fault *f
 		return 0;
 	}
 	cpl = cpu->seg[X86_CS].selector & SEL_RPL;
-	if (load_ss(s, cpu->seg[X86_SS].selector, cpl, fault) || load_cs(s, cpu->seg[X86_CS].selector, cpl, fault) ||
+	if (load_ss(s, cpu->seg[X86_SS].selector, cpl, fault) ||
+	    load_cs(s, cpu->seg[X86_CS].selector, cpl, fault) ||
 	    load_data(s, X86_ES, cpu->seg[X86_ES].selector, cpl, fault) ||
 	    load_data(s, X86_DS, cpu->seg[X86_DS].selector, cpl, fault) ||
 	    load_data(s, X86_FS, cpu->seg[X86_FS].selector, cpl, fault) ||
@@ -189,8 +194,8 @@ static int load_segments(struct x86_system *s, uint16_t ldt, struct x86_fault *f
 }
 
 /* All of the new task's registers that come straight from its TSS. The commit point. */
-static void enter_task(struct x86_system *s, const uint8_t *tss, const struct layout *l, uint16_t selector, uint64_t d,
-		       uint64_t flags)
+static void enter_task(struct x86_system *s, const uint8_t *tss, const struct layout *l,
+		       uint16_t selector, uint64_t d, uint64_t flags)
 {
 	struct x86_cpu_state *cpu = s->cpu;
 	struct x86_segment *tr = &cpu->seg[X86_TR];
@@ -210,14 +215,16 @@ static void enter_task(struct x86_system *s, const uint8_t *tss, const struct la
 		if (l->unit == 4)
 			cpu->gpr[i] = field(tss, l->registers + i * 4, 4);
 		else /* the upper halves have no defined value */
-			cpu->gpr[i] = (cpu->gpr[i] & 0xffff0000) | field(tss, l->registers + i * 2, 2);
+			cpu->gpr[i] = (cpu->gpr[i] & 0xffff0000) |
+				      field(tss, l->registers + i * 2, 2);
 	}
 	for (unsigned i = 0; i < 6; i++) {
 		struct x86_segment *seg = &cpu->seg[selector_order[i]];
 
 		*seg = (struct x86_segment){ .attr = 0 };
 		if (i < l->selector_count)
-			seg->selector = (uint16_t)field(tss, l->selectors + i * l->selector_step, 2);
+			seg->selector =
+				(uint16_t)field(tss, l->selectors + i * l->selector_step, 2);
 	}
 	cpu->seg[X86_LDTR].selector = (uint16_t)field(tss, l->ldt, 2);
 	cpu->seg[X86_LDTR].attr = 0;
@@ -243,8 +250,9 @@ static int push_error(struct x86_system *s, unsigned unit, uint32_t error, struc
 	return 0;
 }
 
-int sys_task_switch(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason, uint64_t flags,
-		    bool has_error, uint32_t error, bool *committed, struct x86_fault *fault)
+int sys_task_switch(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason,
+		    uint64_t flags, bool has_error, uint32_t error, bool *committed,
+		    struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
 	bool nested = reason == X86_TASK_CALL || reason == X86_TASK_GATE;
@@ -312,10 +320,11 @@ int sys_task_transfer(struct x86_system *s, uint16_t selector, enum x86_task_swi
 	return sys_settle(s, committed, fault);
 }
 
-int x86_task_switch(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason, bool has_error,
-		    uint32_t error, struct x86_fault *fault)
+int x86_task_switch(struct x86_system *s, uint16_t selector, enum x86_task_switch_reason reason,
+		    bool has_error, uint32_t error, struct x86_fault *fault)
 {
 	bool committed;
 
-	return sys_task_switch(s, selector, reason, s->cpu->rflags, has_error, error, &committed, fault);
+	return sys_task_switch(s, selector, reason, s->cpu->rflags, has_error, error, &committed,
+			       fault);
 }

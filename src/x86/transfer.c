@@ -53,8 +53,8 @@ struct gate {
 };
 
 /* Check a call gate (descriptor d) and the code segment it leads to. A jump never changes CPL. */
-static int check_call_gate(struct x86_system *s, uint16_t selector, uint64_t d, bool call, struct gate *gate,
-			   struct x86_fault *fault)
+static int check_call_gate(struct x86_system *s, uint16_t selector, uint64_t d, bool call,
+			   struct gate *gate, struct x86_fault *fault)
 {
 	const struct x86_cpu_state *cpu = s->cpu;
 	bool long_mode = sys_long_mode(cpu);
@@ -99,7 +99,8 @@ static int check_call_gate(struct x86_system *s, uint16_t selector, uint64_t d, 
 }
 
 /* Task gate: the TSS selector inside, after the gate's own checks. */
-static int check_task_gate(struct x86_system *s, uint16_t selector, uint64_t d, uint16_t *tss, struct x86_fault *fault)
+static int check_task_gate(struct x86_system *s, uint16_t selector, uint64_t d, uint16_t *tss,
+			   struct x86_fault *fault)
 {
 	uint16_t attr = desc_attr(d);
 
@@ -112,8 +113,8 @@ static int check_task_gate(struct x86_system *s, uint16_t selector, uint64_t d, 
 }
 
 /* JMP or CALL to a TSS or task gate. */
-static int transfer_to_task(struct x86_system *s, uint16_t selector, uint64_t d, enum x86_task_switch_reason reason,
-			    struct x86_fault *fault)
+static int transfer_to_task(struct x86_system *s, uint16_t selector, uint64_t d,
+			    enum x86_task_switch_reason reason, struct x86_fault *fault)
 {
 	uint16_t attr = desc_attr(d), tss = selector;
 
@@ -174,7 +175,8 @@ static int check_paragraph(struct x86_system *s, uint64_t offset, struct x86_fau
 	return offset > s->cpu->seg[X86_CS].limit ? sys_gp(fault, 0) : 0;
 }
 
-int x86_far_jump(struct x86_system *s, uint16_t selector, uint64_t offset, unsigned opsize, struct x86_fault *fault)
+int x86_far_jump(struct x86_system *s, uint16_t selector, uint64_t offset, unsigned opsize,
+		 struct x86_fault *fault)
 {
 	struct target to = { .selector = selector, .offset = truncate(offset, opsize) };
 	struct gate gate;
@@ -188,7 +190,8 @@ int x86_far_jump(struct x86_system *s, uint16_t selector, uint64_t offset, unsig
 
 	switch (classify(s, selector, &to.descriptor, fault)) {
 	case TO_CODE:
-		if (check_direct(s, &to, fault) || sys_mark_accessed(s, selector, &to.descriptor, fault))
+		if (check_direct(s, &to, fault) ||
+		    sys_mark_accessed(s, selector, &to.descriptor, fault))
 			return -1;
 		enter_code(s, &to);
 		return 0;
@@ -238,14 +241,16 @@ static int call_inner_legacy(struct x86_system *s, struct gate *gate, struct x86
 		return -1;
 	frame_put(frame, 0, unit, cpu->rip);
 	frame_put(frame, 1, unit, cpu->seg[X86_CS].selector);
-	if (n && sys_stack_read(s, old_mask, cpu->gpr[X86_RSP], frame + 2 * unit, n * unit, unit, fault))
+	if (n &&
+	    sys_stack_read(s, old_mask, cpu->gpr[X86_RSP], frame + 2 * unit, n * unit, unit, fault))
 		return -1;
 	frame_put(frame, n + 2, unit, cpu->gpr[X86_RSP]);
 	frame_put(frame, n + 3, unit, cpu->seg[X86_SS].selector);
 
 	mask = stack_mask(false, ss.attr);
 	sp -= size;
-	if (sys_stack_write(s, &ss, mask, sp, frame, size, unit, X86_SYS_IMPLICIT, ss.selector & SEL_ERROR, fault))
+	if (sys_stack_write(s, &ss, mask, sp, frame, size, unit, X86_SYS_IMPLICIT,
+			    ss.selector & SEL_ERROR, fault))
 		return -1;
 	cpu->seg[X86_SS] = ss;
 	sys_set_sp(cpu, mask, sp);
@@ -256,20 +261,23 @@ static int call_inner_legacy(struct x86_system *s, struct gate *gate, struct x86
 static int call_inner_long(struct x86_system *s, struct gate *gate, struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
-	uint64_t frame[4] = { cpu->rip, cpu->seg[X86_CS].selector, cpu->gpr[X86_RSP], cpu->seg[X86_SS].selector };
+	uint64_t frame[4] = { cpu->rip, cpu->seg[X86_CS].selector, cpu->gpr[X86_RSP],
+			      cpu->seg[X86_SS].selector };
 	uint64_t rsp;
 
 	if (sys_inner_rsp(s, gate->cpl, &rsp, fault))
 		return -1;
 	rsp -= sizeof(frame);
-	if (sys_stack_write(s, NULL, ~0ull, rsp, frame, sizeof(frame), 8, X86_SYS_IMPLICIT, 0, fault))
+	if (sys_stack_write(s, NULL, ~0ull, rsp, frame, sizeof(frame), 8, X86_SYS_IMPLICIT, 0,
+			    fault))
 		return -1;
 	segment_set_null_ss(&cpu->seg[X86_SS], gate->cpl);
 	cpu->gpr[X86_RSP] = rsp;
 	return 0;
 }
 
-static int call_through_gate(struct x86_system *s, uint16_t selector, uint64_t d, struct x86_fault *fault)
+static int call_through_gate(struct x86_system *s, uint16_t selector, uint64_t d,
+			     struct x86_fault *fault)
 {
 	bool long_mode = sys_long_mode(s->cpu);
 	struct gate gate;
@@ -292,7 +300,8 @@ static int call_through_gate(struct x86_system *s, uint16_t selector, uint64_t d
 	return 0;
 }
 
-int x86_far_call(struct x86_system *s, uint16_t selector, uint64_t offset, unsigned opsize, struct x86_fault *fault)
+int x86_far_call(struct x86_system *s, uint16_t selector, uint64_t offset, unsigned opsize,
+		 struct x86_fault *fault)
 {
 	struct target to = { .selector = selector, .offset = truncate(offset, opsize) };
 
@@ -305,7 +314,8 @@ int x86_far_call(struct x86_system *s, uint16_t selector, uint64_t offset, unsig
 
 	switch (classify(s, selector, &to.descriptor, fault)) {
 	case TO_CODE:
-		if (check_direct(s, &to, fault) || sys_mark_accessed(s, selector, &to.descriptor, fault) ||
+		if (check_direct(s, &to, fault) ||
+		    sys_mark_accessed(s, selector, &to.descriptor, fault) ||
 		    push_return(s, x86_in_64bit(s->cpu), opsize, fault))
 			return -1;
 		enter_code(s, &to);
@@ -322,7 +332,8 @@ int x86_far_call(struct x86_system *s, uint16_t selector, uint64_t offset, unsig
 /* ---- RET ---- */
 
 /* The code segment a far RET or IRET returns to. */
-int sys_check_return_code(struct x86_system *s, uint16_t selector, uint64_t *d, struct x86_fault *fault)
+int sys_check_return_code(struct x86_system *s, uint16_t selector, uint64_t *d,
+			  struct x86_fault *fault)
 {
 	unsigned rpl = selector & SEL_RPL, dpl;
 	uint16_t attr;
@@ -336,7 +347,8 @@ int sys_check_return_code(struct x86_system *s, uint16_t selector, uint64_t *d, 
 	if (sys_unlikely(!attr_is_code(attr) || rpl < x86_cpl(s->cpu) ||
 			 (attr_is_conforming(attr) ? dpl > rpl : dpl != rpl)))
 		return sys_gp(fault, selector & SEL_ERROR);
-	if (sys_unlikely((attr & (X86_ATTR_L | X86_ATTR_DB)) == (X86_ATTR_L | X86_ATTR_DB) && sys_long_mode(s->cpu)))
+	if (sys_unlikely((attr & (X86_ATTR_L | X86_ATTR_DB)) == (X86_ATTR_L | X86_ATTR_DB) &&
+			 sys_long_mode(s->cpu)))
 		return sys_gp(fault, selector & SEL_ERROR);
 	if (sys_unlikely(!(attr & X86_ATTR_P)))
 		return sys_fault(fault, X86_NP, selector & SEL_ERROR);
@@ -344,24 +356,27 @@ int sys_check_return_code(struct x86_system *s, uint16_t selector, uint64_t *d, 
 }
 
 /* The stack segment popped by a return to privilege level cpl in a code segment with attributes code_attr. */
-int sys_check_return_stack(struct x86_system *s, uint16_t selector, unsigned cpl, uint16_t code_attr,
-			   struct x86_segment *ss, struct x86_fault *fault)
+int sys_check_return_stack(struct x86_system *s, uint16_t selector, unsigned cpl,
+			   uint16_t code_attr, struct x86_segment *ss, struct x86_fault *fault)
 {
 	uint64_t d;
 
 	if (selector_is_null(selector)) {
-		if (!sys_long_mode(s->cpu) || !(code_attr & X86_ATTR_L) || cpl == 3 || (selector & SEL_RPL) != cpl)
+		if (!sys_long_mode(s->cpu) || !(code_attr & X86_ATTR_L) || cpl == 3 ||
+		    (selector & SEL_RPL) != cpl)
 			return sys_gp(fault, 0);
 		segment_set_null_ss(ss, cpl);
 		return 0;
 	}
-	if (sys_fetch_stack_segment(s, selector, cpl, X86_GP, &d, fault) || sys_mark_accessed(s, selector, &d, fault))
+	if (sys_fetch_stack_segment(s, selector, cpl, X86_GP, &d, fault) ||
+	    sys_mark_accessed(s, selector, &d, fault))
 		return -1;
 	segment_set(ss, selector, d);
 	return 0;
 }
 
-static int return_paragraph(struct x86_system *s, unsigned opsize, unsigned pop_bytes, struct x86_fault *fault)
+static int return_paragraph(struct x86_system *s, unsigned opsize, unsigned pop_bytes,
+			    struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
 	uint64_t mask = sys_stack_mask(cpu), ip;
@@ -377,7 +392,8 @@ static int return_paragraph(struct x86_system *s, unsigned opsize, unsigned pop_
 	return 0;
 }
 
-int x86_far_return(struct x86_system *s, unsigned opsize, unsigned pop_bytes, struct x86_fault *fault)
+int x86_far_return(struct x86_system *s, unsigned opsize, unsigned pop_bytes,
+		   struct x86_fault *fault)
 {
 	struct x86_cpu_state *cpu = s->cpu;
 	uint64_t mask, new_mask, sp = cpu->gpr[X86_RSP];
@@ -403,8 +419,10 @@ int x86_far_return(struct x86_system *s, unsigned opsize, unsigned pop_bytes, st
 	outer_level = cpl > x86_cpl(cpu);
 
 	if (outer_level) {
-		if (sys_stack_read(s, mask, sp + 2 * opsize + pop_bytes, outer, 2 * opsize, opsize, fault) ||
-		    sys_check_return_stack(s, (uint16_t)frame_get(outer, 1, opsize), cpl, attr, &ss, fault))
+		if (sys_stack_read(s, mask, sp + 2 * opsize + pop_bytes, outer, 2 * opsize, opsize,
+				   fault) ||
+		    sys_check_return_stack(s, (uint16_t)frame_get(outer, 1, opsize), cpl, attr, &ss,
+					   fault))
 			return -1;
 	}
 	if (!sys_code_offset_ok(sys_long_mode(cpu), attr, desc_limit(to.descriptor), to.offset))

@@ -8,12 +8,13 @@
 #define TRAP16 0x87
 #define TASKGATE 0x85
 #define DPL3 0x60
-#define ABSENT(type) ((type) & 0x7f)
-#define IDT_ERROR(vector) ((vector) * 8 + 2)
+#define ABSENT(type) ((type)&0x7f)
+#define IDT_ERROR(vector) ((vector)*8 + 2)
 #define EXT 1
 
-#define DELIVER(m, kind, vector) x86_deliver_event(&(m)->sys, X86_EVENT_##kind, vector, false, 0, &(m)->fault)
-#define DELIVER_ERROR(m, vector, error) \
+#define DELIVER(m, kind, vector)                                                                   \
+	x86_deliver_event(&(m)->sys, X86_EVENT_##kind, vector, false, 0, &(m)->fault)
+#define DELIVER_ERROR(m, vector, error)                                                            \
 	x86_deliver_event(&(m)->sys, X86_EVENT_EXCEPTION, vector, true, error, &(m)->fault)
 #define IRET(m, size) x86_iret(&(m)->sys, size, &(m)->fault)
 #define SP(m) ((m)->cpu.gpr[X86_RSP])
@@ -35,7 +36,8 @@ static void real_interrupt(void **state)
 	assert_int_equal(CS_OF(m).base, 0x12340);
 	assert_int_equal(m->cpu.rip, 0x5678);
 	assert_int_equal(SP(m), STACK0 - 6);
-	assert_int_equal(peek(m, STACK0 - 2, 2), X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_CF);
+	assert_int_equal(peek(m, STACK0 - 2, 2),
+			 X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_CF);
 	assert_int_equal(peek(m, STACK0 - 4, 2), 0);
 	assert_int_equal(peek(m, STACK0 - 6, 2), 0x1000);
 	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | X86_FLAG_CF);
@@ -46,7 +48,8 @@ static void real_interrupt(void **state)
 	assert_int_equal(m->cpu.rip, 0x1000);
 	assert_int_equal(CS_OF(m).base, 0);
 	assert_int_equal(SP(m), STACK0);
-	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_CF | X86_FLAG_VIF);
+	assert_int_equal(m->cpu.rflags,
+			 X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_CF | X86_FLAG_VIF);
 	assert_true(m->sys.effects & X86_EFFECT_INTERRUPTS);
 }
 
@@ -111,11 +114,12 @@ static void same_level(void **state)
 
 	set_gate(m, 0x30, CODE0, HANDLER, INT32);
 	set_gate(m, 0x31, CODE0, HANDLER, TRAP32);
-	m->cpu.rflags |= X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_RF | X86_FLAG_ZF | X86_FLAG_AC;
+	m->cpu.rflags |= X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_RF | X86_FLAG_ZF |
+			 X86_FLAG_AC;
 	assert_ok(m, DELIVER(m, HARDWARE, 0x30));
 	assert_int_equal(SP(m), sp - 12);
-	assert_int_equal(peek(m, sp - 4, 4),
-			 X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_RF | X86_FLAG_ZF | X86_FLAG_AC);
+	assert_int_equal(peek(m, sp - 4, 4), X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_NT |
+						     X86_FLAG_RF | X86_FLAG_ZF | X86_FLAG_AC);
 	assert_int_equal(peek(m, sp - 8, 4), CODE0);
 	assert_int_equal(peek(m, sp - 12, 4), 0x7000);
 	assert_int_equal(m->cpu.rip, HANDLER);
@@ -255,7 +259,8 @@ static void gate_faults(void **state)
 	m->cpu.idt.limit = 0x31 * 8 + 6;
 	assert_fault_unchanged(m, DELIVER(m, HARDWARE, 0x31), X86_GP, IDT_ERROR(0x31) | EXT);
 	m->bad_page = IDT_BASE;
-	assert_fault_unchanged(m, DELIVER(m, HARDWARE, 0x30), X86_PF, 0); /* no EXT in a page fault's code */
+	assert_fault_unchanged(m, DELIVER(m, HARDWARE, 0x30), X86_PF,
+			       0); /* no EXT in a page fault's code */
 }
 
 static void handler_faults(void **state)
@@ -272,7 +277,8 @@ static void handler_faults(void **state)
 	assert_fault_unchanged(m, DELIVER(m, HARDWARE, 0x30), X86_NP, ABSENT_CODE | EXT);
 	set_gdt(m, FREE, descriptor(0, HANDLER - 1, 0x409b));
 	set_gate(m, 0x30, FREE, HANDLER, INT32);
-	assert_fault_unchanged(m, DELIVER(m, HARDWARE, 0x30), X86_GP, EXT); /* EIP beyond CS limit */
+	assert_fault_unchanged(m, DELIVER(m, HARDWARE, 0x30), X86_GP,
+			       EXT); /* EIP beyond CS limit */
 }
 
 static void inner_stack_faults(void **state)
@@ -340,7 +346,8 @@ static void stack16(void **state)
 
 /* ---- IRET in protected mode ---- */
 
-static void iret_frame(struct machine *m, uint32_t ip, uint32_t cs, uint32_t flags, uint32_t sp, uint32_t ss)
+static void iret_frame(struct machine *m, uint32_t ip, uint32_t cs, uint32_t flags, uint32_t sp,
+		       uint32_t ss)
 {
 	uint64_t at = SP(m);
 
@@ -407,9 +414,9 @@ static void iret_user_flags(void **state)
 	m->cpu.rflags = X86_FLAG_R1 | X86_FLAG_IF;
 	iret_frame(m, 0x7100, CODE3 | 3, ~0u & ~X86_FLAG_NT & ~X86_FLAG_IF & ~X86_FLAG_VM, 0, 0);
 	assert_ok(m, IRET(m, 4));
-	assert_int_equal(m->cpu.rflags,
-			 X86_FLAG_R1 | X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_IF | X86_FLAG_DF | X86_FLAG_RF |
-				 X86_FLAG_AC | X86_FLAG_ID);
+	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | X86_FLAGS_ARITH | X86_FLAG_TF | X86_FLAG_IF |
+						X86_FLAG_DF | X86_FLAG_RF | X86_FLAG_AC |
+						X86_FLAG_ID);
 	assert_int_equal(SP(m), STACK3 + 12);
 	/* IOPL 3: IF too. VM in the image means nothing at CPL 3. */
 	m->cpu.rflags = X86_FLAG_R1 | X86_FLAG_IOPL;
@@ -452,7 +459,8 @@ static void iret_to_16_bit_stack(void **state)
 static void v86_to_protected_and_back(void **state)
 {
 	struct machine *m = *state;
-	static const uint16_t pushed[] = { 0x100, 0x1000, 0, 0x8000, 0x2000, 0x3000, 0x4000, 0x5000, 0x6000 };
+	static const uint16_t pushed[] = { 0x100,  0x1000, 0,      0x8000, 0x2000,
+					   0x3000, 0x4000, 0x5000, 0x6000 };
 
 	set_gate(m, 0x30, CODE0, HANDLER, INT32);
 	m->cpu.rflags |= X86_FLAG_IOPL;
@@ -462,7 +470,8 @@ static void v86_to_protected_and_back(void **state)
 		if (i != 2)
 			assert_int_equal(peek(m, SP(m) + i * 4, 4), pushed[i]);
 	}
-	assert_int_equal(peek(m, SP(m) + 8, 4), X86_FLAG_R1 | X86_FLAG_VM | X86_FLAG_IF | X86_FLAG_IOPL);
+	assert_int_equal(peek(m, SP(m) + 8, 4),
+			 X86_FLAG_R1 | X86_FLAG_VM | X86_FLAG_IF | X86_FLAG_IOPL);
 	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | X86_FLAG_IOPL);
 	assert_int_equal(x86_cpl(&m->cpu), 0);
 	assert_int_equal(CS_OF(m).selector, CODE0);
@@ -544,10 +553,12 @@ static void v86_vme_redirection(void **state)
 	assert_int_equal(CS_OF(m).base, 0x70000);
 	assert_int_equal(m->cpu.rip, 0x123);
 	assert_int_equal(SP(m), 0x8000 - 6);
-	assert_int_equal(peek(m, 0x28000 - 2, 2), X86_FLAG_R1 | X86_FLAG_IOPL | X86_FLAG_IF | X86_FLAG_TF);
+	assert_int_equal(peek(m, 0x28000 - 2, 2),
+			 X86_FLAG_R1 | X86_FLAG_IOPL | X86_FLAG_IF | X86_FLAG_TF);
 	assert_int_equal(peek(m, 0x28000 - 4, 2), 0x1000);
 	assert_int_equal(peek(m, 0x28000 - 6, 2), 0x100);
-	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | X86_FLAG_VM | X86_FLAG_IF); /* the real IF stays */
+	assert_int_equal(m->cpu.rflags,
+			 X86_FLAG_R1 | X86_FLAG_VM | X86_FLAG_IF); /* the real IF stays */
 
 	/* The program's IRET gives VIF back; TF in the image is the monitor's affair. */
 	assert_fault_unchanged(m, IRET(m, 2), X86_GP, 0);
@@ -578,7 +589,8 @@ static void v86_vme_trusted(void **state)
 	poke(m, 0x21 * 4, 4, 0x70000123);
 	assert_ok(m, DELIVER(m, INT_N, 0x21));
 	assert_int_equal(CS_OF(m).base, 0x70000);
-	assert_int_equal(peek(m, 0x28000 - 2, 2), X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_IOPL | X86_FLAG_NT);
+	assert_int_equal(peek(m, 0x28000 - 2, 2),
+			 X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_IOPL | X86_FLAG_NT);
 	assert_false(m->cpu.rflags & X86_FLAG_IF);
 	/* Bit set: through the IDT. */
 	poke(m, TSS_BASE + 0x68 + 0x21 / 8, 1, 1 << (0x21 % 8));
@@ -697,7 +709,8 @@ static void long_from_user(void **state)
 	assert_int_equal(x86_cpl(&m->cpu), 3);
 	assert_int_equal(CS_OF(m).selector, CODE64_3 | 3);
 	assert_int_equal(SP(m), STACK3);
-	assert_int_equal(m->cpu.seg[X86_FS].base, 0x123456); /* a null FS keeps what WRMSR put there */
+	assert_int_equal(m->cpu.seg[X86_FS].base,
+			 0x123456); /* a null FS keeps what WRMSR put there */
 	assert_int_equal(m->cpu.seg[X86_GS].selector, 0);
 	assert_int_equal(m->cpu.seg[X86_GS].base, 0x654321);
 	assert_true(m->cpu.rflags & X86_FLAG_RF);
@@ -764,7 +777,8 @@ static void long_from_compatibility_mode(void **state)
 	assert_int_equal(SS_OF(m).selector, DATA3 | 3);
 }
 
-static void iret_frame64(struct machine *m, uint64_t ip, uint64_t cs, uint64_t flags, uint64_t sp, uint64_t ss)
+static void iret_frame64(struct machine *m, uint64_t ip, uint64_t cs, uint64_t flags, uint64_t sp,
+			 uint64_t ss)
 {
 	const uint64_t frame[5] = { ip, cs, flags, sp, ss };
 
@@ -794,7 +808,8 @@ static void long_iret_faults(void **state)
 
 	iret_frame64(m, 0x800000000000, CODE64, 2, 0x6000, DATA0);
 	assert_fault_unchanged(m, IRET(m, 8), X86_GP, 0);
-	iret_frame64(m, 0x100000000, CODE0, 2, 0x6000, DATA0); /* beyond 4 GiB in compatibility mode */
+	iret_frame64(m, 0x100000000, CODE0, 2, 0x6000,
+		     DATA0); /* beyond 4 GiB in compatibility mode */
 	assert_fault_unchanged(m, IRET(m, 8), X86_GP, 0);
 	set_gdt(m, FREE, descriptor(0, ~0u, 0xe09b)); /* both L and D */
 	iret_frame64(m, 0x7000, FREE, 2, 0x6000, DATA0);
@@ -835,7 +850,9 @@ static int raise_gp(struct machine *m)
 
 static int raise_pf(struct machine *m)
 {
-	const struct x86_fault fault = { .vector = X86_PF, .has_error = true, .error = 2, .address = 0xabc };
+	const struct x86_fault fault = {
+		.vector = X86_PF, .has_error = true, .error = 2, .address = 0xabc
+	};
 
 	return x86_raise_fault(&m->sys, &fault);
 }
@@ -847,7 +864,7 @@ static int raise_ud(struct machine *m)
 	return x86_raise_fault(&m->sys, &fault);
 }
 
-#define HANDLER_OF(vector) (HANDLER + (vector) * 16)
+#define HANDLER_OF(vector) (HANDLER + (vector)*16)
 
 static void set_handlers(struct machine *m, const uint8_t *vectors, unsigned n)
 {

@@ -105,7 +105,8 @@ static void no_paging(void **state)
 
 	m->cpu.cr0 = X86_CR0_PE;
 	m->cpu.efer = 0;
-	assert_true(x86_walk_page(&m->cpu, &ops, m, 0x1fffff123ull, X86_ACCESS_WRITE, true, false, 40, &m->walk));
+	assert_true(x86_walk_page(&m->cpu, &ops, m, 0x1fffff123ull, X86_ACCESS_WRITE, true, false,
+				  40, &m->walk));
 	assert_int_equal(m->walk.gpa, 0xfffff123u);
 	assert_true(m->walk.writable && m->walk.user && m->walk.executable);
 	assert_int_equal(m->walk.page_size, 4096);
@@ -219,7 +220,8 @@ static void smep_smap(void **state)
 	m->cpu.rflags = X86_FLAG_AC;
 	assert_true(walk(m, X86_ACCESS_READ, SUPERVISOR));
 	/* AC does not help an implicit access. */
-	assert_false(x86_walk_page(&m->cpu, &ops, m, LINEAR, X86_ACCESS_READ, false, true, 40, &m->walk));
+	assert_false(x86_walk_page(&m->cpu, &ops, m, LINEAR, X86_ACCESS_READ, false, true, 40,
+				   &m->walk));
 	/* A supervisor page is not affected. */
 	m->cpu.rflags = 0;
 	put(m, PD + 8, PT | P | W);
@@ -301,7 +303,8 @@ static void tables_outside_ram(void **state)
 {
 	struct memory *m = *state;
 
-	put(m, PML4 + 8, 0xf0000000 | P | W | U); /* reads as all ones: present, reserved bits set */
+	put(m, PML4 + 8,
+	    0xf0000000 | P | W | U); /* reads as all ones: present, reserved bits set */
 	assert_walk_fault(m, X86_ACCESS_READ, SUPERVISOR, X86_PF_P | X86_PF_RSVD);
 }
 
@@ -326,7 +329,8 @@ static void pae_walk(void **state)
 {
 	struct memory *m = *state;
 
-	assert_true(walk(m, X86_ACCESS_WRITE, USER)); /* bits above 31 of the address do not count */
+	assert_true(
+		walk(m, X86_ACCESS_WRITE, USER)); /* bits above 31 of the address do not count */
 	assert_int_equal(m->walk.gpa, 0x45234);
 	assert_int_equal(get(m, PDPT + 0x28), PD | P); /* no A bit, no rights in a PDPTE */
 	assert_int_equal(get(m, PD + 8), PT | P | W | U | A);
@@ -346,7 +350,8 @@ static void pae_faults(void **state)
 	put(m, PDPT + 0x28, PD | P | NX);
 	assert_walk_fault(m, X86_ACCESS_READ, SUPERVISOR, error);
 	put(m, PDPT + 0x28, PD | P);
-	put(m, PT + 8, 0x45000 | P | W | U | 1ull << 62); /* ignored in 4-level paging, reserved here */
+	put(m, PT + 8,
+	    0x45000 | P | W | U | 1ull << 62); /* ignored in 4-level paging, reserved here */
 	assert_walk_fault(m, X86_ACCESS_READ, SUPERVISOR, error);
 	put(m, PT + 8, 0x45000 | P | W | U | NX);
 	assert_walk_fault(m, X86_ACCESS_EXEC, USER, X86_PF_P | X86_PF_U | X86_PF_I);
@@ -425,7 +430,8 @@ static void pse(void **state)
 	assert_false(walk32(m, X86_ACCESS_READ, USER));
 	assert_int_equal(m->walk.error, X86_PF_P | X86_PF_U | X86_PF_RSVD);
 	put32(m, PD + 4, 0x00c00000 | P | W | U | PS | 1u << 17);
-	assert_false(x86_walk_page(&m->cpu, &ops, m, LINEAR32, X86_ACCESS_READ, true, false, 36, &m->walk));
+	assert_false(x86_walk_page(&m->cpu, &ops, m, LINEAR32, X86_ACCESS_READ, true, false, 36,
+				   &m->walk));
 	assert_int_equal(m->walk.error, X86_PF_P | X86_PF_U | X86_PF_RSVD);
 	assert_true(walk32(m, X86_ACCESS_READ, USER));
 }

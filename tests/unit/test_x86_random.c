@@ -31,8 +31,10 @@ static uint32_t below(uint32_t n)
 
 static uint16_t random_selector(void)
 {
-	static const uint16_t good[] = { CODE0,	 DATA0, CODE3 | 3, DATA3 | 3, CODE64, CODE64_3 | 3, CONFORMING, CODE1 | 1, DATA1 | 1,
-					 TSS2,	 LDT,	GATE,	   GATE2 | 3, 0,      3,	    CODE16,	DATA16,	   FREE };
+	static const uint16_t good[] = { CODE0,        DATA0,      CODE3 | 3, DATA3 | 3, CODE64,
+					 CODE64_3 | 3, CONFORMING, CODE1 | 1, DATA1 | 1, TSS2,
+					 LDT,          GATE,       GATE2 | 3, 0,         3,
+					 CODE16,       DATA16,     FREE };
 
 	switch (below(8)) {
 	case 0:
@@ -64,7 +66,8 @@ static uint64_t random_descriptor(void)
 				0x80 | below(128) | (below(2) ? 0xc000 : below(16) << 12));
 
 	if (below(3) == 0)
-		d = gate_descriptor(random_selector(), below(0x10000), 0x80 | below(128), below(32));
+		d = gate_descriptor(random_selector(), below(0x10000), 0x80 | below(128),
+				    below(32));
 	return below(16) ? d : d & ~(1ull << 47); /* not present */
 }
 
@@ -85,16 +88,21 @@ static void scramble(struct machine *m)
 		poke(m, TSS2_BASE + i, 4, random_selector());
 	/* Something like a frame where the stack points. */
 	for (unsigned i = 0; i < 10 * width; i += width)
-		if (machine_at(m, m->cpu.gpr[X86_RSP] + i) && machine_at(m, m->cpu.gpr[X86_RSP] + i + 8))
-			poke(m, m->cpu.gpr[X86_RSP] + i, width, below(3) ? random_selector() : random_value());
+		if (machine_at(m, m->cpu.gpr[X86_RSP] + i) &&
+		    machine_at(m, m->cpu.gpr[X86_RSP] + i + 8))
+			poke(m, m->cpu.gpr[X86_RSP] + i, width,
+			     below(3) ? random_selector() : random_value());
 	if (below(2))
-		m->cpu.rflags |= random32() & (X86_FLAGS_ARITH | X86_FLAG_IF | X86_FLAG_IOPL | X86_FLAG_NT | X86_FLAG_TF);
+		m->cpu.rflags |= random32() & (X86_FLAGS_ARITH | X86_FLAG_IF | X86_FLAG_IOPL |
+					       X86_FLAG_NT | X86_FLAG_TF);
 	m->cpu.rflags |= X86_FLAG_R1;
 	if (below(16) == 0)
 		m->bad_page = below(MEMORY_SIZE) & ~0xfffu;
 	m->cpu.star = (uint64_t)random32() << 32;
 	m->cpu.sysenter_cs = random_selector();
-	m->cpu.seg[X86_LDTR] = (struct x86_segment){ .selector = LDT, .attr = below(2) ? 0x82 : 0, .limit = 0xff, .base = LDT_BASE };
+	m->cpu.seg[X86_LDTR] = (struct x86_segment){
+		.selector = LDT, .attr = below(2) ? 0x82 : 0, .limit = 0xff, .base = LDT_BASE
+	};
 	m->sys.features.is_amd = below(2);
 	if (!(m->cpu.efer & X86_EFER_LMA) && below(2))
 		m->cpu.cr4 |= X86_CR4_VME | X86_CR4_PVI;
@@ -102,8 +110,9 @@ static void scramble(struct machine *m)
 
 static struct machine *new_state(void)
 {
-	static int (*const setups[])(void **) = { machine_real, machine_protected, machine_protected_user,
-						   machine_v86,	 machine_long,	    machine_long_user };
+	static int (*const setups[])(void **) = { machine_real,           machine_protected,
+						  machine_protected_user, machine_v86,
+						  machine_long,           machine_long_user };
 	void *state;
 
 	setups[below(sizeof(setups) / sizeof(setups[0]))](&state);
@@ -111,8 +120,9 @@ static struct machine *new_state(void)
 	return state;
 }
 
-static const char *const names[] = { "load segment", "far jump", "far call", "far return", "iret",   "deliver",	"lldt",
-				     "ltr",	     "syscall",	 "sysret",   "sysenter",   "sysexit", "popf" };
+static const char *const names[] = { "load segment", "far jump", "far call", "far return", "iret",
+				     "deliver",      "lldt",     "ltr",      "syscall",    "sysret",
+				     "sysenter",     "sysexit",  "popf" };
 
 static int run_one(struct machine *m, unsigned what)
 {
@@ -133,7 +143,8 @@ static int run_one(struct machine *m, unsigned what)
 	case 4:
 		return x86_iret(s, size, &m->fault);
 	case 5:
-		return x86_deliver_event(s, below(X86_EVENT_INT1 + 1), below(256), below(2), random32() & 0xffff, &m->fault);
+		return x86_deliver_event(s, below(X86_EVENT_INT1 + 1), below(256), below(2),
+					 random32() & 0xffff, &m->fault);
 	case 6:
 		return x86_load_ldtr(s, random_selector(), &m->fault);
 	case 7:
@@ -171,7 +182,9 @@ static const char *inconsistent(const struct x86_cpu_state *cpu, bool fast_syste
 	if (!(cpu->cr0 & X86_CR0_PE))
 		return cpl ? "CPL in real mode" : NULL;
 	if (cpu->rflags & X86_FLAG_VM)
-		return cpu->efer & X86_EFER_LMA ? "VM in long mode" : cpl != 3 ? "CPL in virtual-8086 mode" : NULL;
+		return cpu->efer & X86_EFER_LMA ? "VM in long mode" :
+		       cpl != 3                 ? "CPL in virtual-8086 mode" :
+						  NULL;
 	if (x86_in_64bit(cpu)) {
 		if (cs->base || (cs->attr & X86_ATTR_DB))
 			return "64-bit CS";

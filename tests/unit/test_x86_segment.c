@@ -10,7 +10,8 @@ static void real_mode(void **state)
 	struct machine *m = *state;
 
 	/* "Unreal": limit and D/B survive a load in real mode, the base does not. */
-	SEG(m, DS) = (struct x86_segment){ .selector = 8, .attr = 0xc093, .limit = ~0u, .base = 0x1234 };
+	SEG(m, DS) =
+		(struct x86_segment){ .selector = 8, .attr = 0xc093, .limit = ~0u, .base = 0x1234 };
 	assert_ok(m, LOAD(m, X86_DS, 0xfff0));
 	assert_int_equal(SEG(m, DS).base, 0xfff00);
 	assert_int_equal(SEG(m, DS).limit, ~0u);
@@ -50,7 +51,8 @@ static void data_segments(void **state)
 	assert_fault_unchanged(m, LOAD(m, X86_DS, TSS), X86_GP, TSS);
 	assert_fault_unchanged(m, LOAD(m, X86_DS, ABSENT_DATA), X86_NP, ABSENT_DATA);
 	assert_fault_unchanged(m, LOAD(m, X86_DS, 0x200), X86_GP, 0x200); /* beyond the limit */
-	assert_fault_unchanged(m, LOAD(m, X86_DS, DATA0 | 3), X86_GP, DATA0); /* RPL > DPL; the code drops RPL */
+	assert_fault_unchanged(m, LOAD(m, X86_DS, DATA0 | 3), X86_GP,
+			       DATA0); /* RPL > DPL; the code drops RPL */
 	assert_fault_unchanged(m, LOAD(m, X86_DS, DATA0 | 4), X86_GP, DATA0 | 4); /* no LDT */
 	assert_int_equal(m->writes, 0); /* all were accessed already */
 }
@@ -62,7 +64,7 @@ static void data_segments_user(void **state)
 	assert_fault_unchanged(m, LOAD(m, X86_DS, DATA0), X86_GP, DATA0);
 	assert_fault_unchanged(m, LOAD(m, X86_DS, CODE0), X86_GP, CODE0);
 	assert_ok(m, LOAD(m, X86_DS, CONFORMING | 3)); /* conforming code: no privilege check */
-	assert_ok(m, LOAD(m, X86_DS, DATA3)); /* RPL 0 */
+	assert_ok(m, LOAD(m, X86_DS, DATA3));          /* RPL 0 */
 	assert_int_equal(SEG(m, DS).selector, DATA3);
 }
 
@@ -197,7 +199,8 @@ static void system_segments_long(void **state)
 	assert_fault_unchanged(m, x86_load_tr(&m->sys, TSS2, &m->fault), X86_GP, TSS2);
 	set_gdt(m, TSS2, descriptor(TSS2_BASE, 0x67, 0x0081));
 	poke(m, GDT_BASE + TSS2 + 8, 8, 0);
-	assert_fault_unchanged(m, x86_load_tr(&m->sys, TSS2, &m->fault), X86_GP, TSS2); /* no 16-bit TSS here */
+	assert_fault_unchanged(m, x86_load_tr(&m->sys, TSS2, &m->fault), X86_GP,
+			       TSS2); /* no 16-bit TSS here */
 	/* All 16 bytes must be inside the table. */
 	m->cpu.gdt.limit = LDT + 7;
 	assert_fault_unchanged(m, x86_load_ldtr(&m->sys, LDT, &m->fault), X86_GP, LDT);
@@ -261,7 +264,7 @@ static void probing(void **state)
 	assert_int_equal(value, 0x55);
 	assert_true(lar(m, CODE0, &value));
 	assert_int_equal(value & 0x00f0ff00, 0x00c09b00); /* bits 16-19 are undefined */
-	assert_true(lar(m, ABSENT_DATA, &value)); /* present or not */
+	assert_true(lar(m, ABSENT_DATA, &value));         /* present or not */
 	assert_true(lsl(m, DATA0, &value));
 	assert_int_equal(value, ~0u);
 	assert_true(lsl(m, TSS, &value));
@@ -301,7 +304,8 @@ static void probing_user(void **state)
 	{
 		bool ok;
 
-		assert_fault_unchanged(m, x86_lar(&m->sys, DATA3, &value, &ok, &m->fault), X86_PF, 0);
+		assert_fault_unchanged(m, x86_lar(&m->sys, DATA3, &value, &ok, &m->fault), X86_PF,
+				       0);
 	}
 }
 
@@ -321,7 +325,7 @@ static void probing_long(void **state)
 	assert_false(lar(m, GATE, &value) || lsl(m, GATE, &value));
 }
 
-#define LINEAR(m, seg, offset, size, write) \
+#define LINEAR(m, seg, offset, size, write)                                                        \
 	x86_linear_address(&(m)->sys, seg, offset, size, write, &linear, &(m)->fault)
 
 static void addresses(void **state)
@@ -396,7 +400,8 @@ static void addresses_real(void **state)
 	uint64_t linear;
 
 	assert_ok(m, LOAD(m, X86_DS, 0xffff));
-	assert_ok(m, LINEAR(m, X86_DS, 0xffff, 1, true)); /* no wrap at 1 MiB: that is the A20 gate's affair */
+	assert_ok(m, LINEAR(m, X86_DS, 0xffff, 1,
+			    true)); /* no wrap at 1 MiB: that is the A20 gate's affair */
 	assert_int_equal(linear, 0x10ffef);
 	assert_ok(m, LINEAR(m, X86_CS, 0, 2, true)); /* code is writable */
 	assert_fault(m, LINEAR(m, X86_DS, 0xffff, 2, true), X86_GP, 0);

@@ -33,7 +33,8 @@ static uint64_t read_msr(struct machine *m, uint32_t msr)
 
 static void set_cpl(struct machine *m, unsigned cpl)
 {
-	m->cpu.seg[X86_SS].attr = (m->cpu.seg[X86_SS].attr & ~X86_ATTR_DPL) | cpl << X86_ATTR_DPL_SHIFT;
+	m->cpu.seg[X86_SS].attr = (m->cpu.seg[X86_SS].attr & ~X86_ATTR_DPL) |
+				  cpl << X86_ATTR_DPL_SHIFT;
 }
 
 /* ---- RESET and INIT ---- */
@@ -97,8 +98,9 @@ static void cr0(void **state)
 {
 	struct machine *m = *state;
 
-	assert_fault_unchanged(m, WRITE_CR(m, 0, X86_CR0_PG), X86_GP, 0);             /* without PE */
-	assert_fault_unchanged(m, WRITE_CR(m, 0, X86_CR0_PE | X86_CR0_NW), X86_GP, 0); /* without CD */
+	assert_fault_unchanged(m, WRITE_CR(m, 0, X86_CR0_PG), X86_GP, 0); /* without PE */
+	assert_fault_unchanged(m, WRITE_CR(m, 0, X86_CR0_PE | X86_CR0_NW), X86_GP,
+			       0);                 /* without CD */
 	assert_ok(m, WRITE_CR(m, 0, 0x1ffaffc3u)); /* reserved bits are ignored */
 	assert_int_equal(read_cr(m, 0), 0x00000013);
 	m->sys.effects = 0;
@@ -119,7 +121,8 @@ static void cr0_long(void **state)
 	struct machine *m = *state;
 
 	assert_fault_unchanged(m, WRITE_CR(m, 0, 1ull << 32 | m->cpu.cr0), X86_GP, 0);
-	assert_fault_unchanged(m, WRITE_CR(m, 0, X86_CR0_PE), X86_GP, 0); /* PG off in 64-bit mode */
+	assert_fault_unchanged(m, WRITE_CR(m, 0, X86_CR0_PE), X86_GP,
+			       0); /* PG off in 64-bit mode */
 	load_cache(m, X86_CS, CODE0);
 	m->cpu.cr4 |= X86_CR4_PCIDE;
 	assert_fault_unchanged(m, WRITE_CR(m, 0, X86_CR0_PE), X86_GP, 0);
@@ -133,7 +136,8 @@ static void cr0_long(void **state)
 	assert_fault_unchanged(m, WRITE_CR(m, 0, X86_CR0_PE | X86_CR0_PG), X86_GP, 0); /* no PAE */
 	m->cpu.cr4 = X86_CR4_PAE;
 	m->cpu.seg[X86_TR].attr = 0x83;
-	assert_fault_unchanged(m, WRITE_CR(m, 0, X86_CR0_PE | X86_CR0_PG), X86_GP, 0); /* 16-bit TSS */
+	assert_fault_unchanged(m, WRITE_CR(m, 0, X86_CR0_PE | X86_CR0_PG), X86_GP,
+			       0); /* 16-bit TSS */
 	m->cpu.seg[X86_TR].attr = 0x8b;
 	load_cache(m, X86_CS, CODE64);
 	assert_fault_unchanged(m, WRITE_CR(m, 0, X86_CR0_PE | X86_CR0_PG), X86_GP, 0); /* CS.L */
@@ -206,12 +210,14 @@ static void cr4(void **state)
 	assert_fault_unchanged(m, WRITE_CR(m, 4, 1ull << 32 | X86_CR4_PAE), X86_GP, 0);
 	assert_fault_unchanged(m, WRITE_CR(m, 4, 0), X86_GP, 0); /* PAE off in long mode */
 	m->cpu.cr3 = 0x1001;
-	assert_fault_unchanged(m, WRITE_CR(m, 4, X86_CR4_PAE | X86_CR4_PCIDE), X86_GP, 0); /* PCID in use */
+	assert_fault_unchanged(m, WRITE_CR(m, 4, X86_CR4_PAE | X86_CR4_PCIDE), X86_GP,
+			       0); /* PCID in use */
 	m->cpu.cr3 = 0x1000;
 	assert_ok(m, WRITE_CR(m, 4, X86_CR4_PAE | X86_CR4_PCIDE));
 	m->cpu.cr3 = 0x1001;
 	m->sys.effects = 0;
-	assert_ok(m, WRITE_CR(m, 4, X86_CR4_PAE | X86_CR4_PCIDE | X86_CR4_TSD)); /* it is on already */
+	assert_ok(m,
+		  WRITE_CR(m, 4, X86_CR4_PAE | X86_CR4_PCIDE | X86_CR4_TSD)); /* it is on already */
 	assert_int_equal(m->sys.effects, X86_EFFECT_MODE);
 	assert_ok(m, WRITE_CR(m, 4, X86_CR4_PAE | X86_CR4_PGE));
 	assert_true(m->sys.effects & X86_EFFECT_FLUSH_ALL);
@@ -300,8 +306,10 @@ static void general_detect(void **state)
 static void msr_addresses(void **state)
 {
 	struct machine *m = *state;
-	static const uint32_t canonical[] = { X86_MSR_LSTAR, X86_MSR_CSTAR, X86_MSR_FS_BASE, X86_MSR_GS_BASE,
-					      X86_MSR_KERNEL_GS_BASE, X86_MSR_SYSENTER_EIP, X86_MSR_SYSENTER_ESP };
+	static const uint32_t canonical[] = { X86_MSR_LSTAR,          X86_MSR_CSTAR,
+					      X86_MSR_FS_BASE,        X86_MSR_GS_BASE,
+					      X86_MSR_KERNEL_GS_BASE, X86_MSR_SYSENTER_EIP,
+					      X86_MSR_SYSENTER_ESP };
 
 	for (unsigned i = 0; i < sizeof(canonical) / sizeof(canonical[0]); i++) {
 		assert_fault_unchanged(m, WRITE_MSR(m, canonical[i], NON_CANONICAL), X86_GP, 0);
@@ -349,7 +357,8 @@ static void msr_efer_long(void **state)
 {
 	struct machine *m = *state;
 
-	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_EFER, X86_EFER_NXE), X86_GP, 0); /* LME off under paging */
+	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_EFER, X86_EFER_NXE), X86_GP,
+			       0); /* LME off under paging */
 	assert_ok(m, WRITE_MSR(m, X86_MSR_EFER, X86_EFER_LME));
 	assert_int_equal(read_msr(m, X86_MSR_EFER), X86_EFER_LME | X86_EFER_LMA);
 }
@@ -360,7 +369,8 @@ static void msr_memory_types(void **state)
 
 	assert_int_equal(read_msr(m, X86_MSR_PAT), 0x0007040600070406);
 	assert_ok(m, WRITE_MSR(m, X86_MSR_PAT, 0x0706050400010706));
-	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_PAT, 0x0706050402010706), X86_GP, 0); /* type 2 */
+	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_PAT, 0x0706050402010706), X86_GP,
+			       0); /* type 2 */
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_PAT, 0x0706050403010706), X86_GP, 0);
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_PAT, 0x08), X86_GP, 0);
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_PAT, 0x8000000000000000), X86_GP, 0);
@@ -372,7 +382,8 @@ static void msr_memory_types(void **state)
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_MTRR_DEF_TYPE, 0xc07), X86_GP, 0);
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_MTRR_DEF_TYPE, 0x1c06), X86_GP, 0);
 	assert_ok(m, WRITE_MSR(m, X86_MSR_MTRR_FIX64K, 0x0605040100000000));
-	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_MTRR_FIX64K, 0x07), X86_GP, 0); /* UC- is the PAT's only */
+	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_MTRR_FIX64K, 0x07), X86_GP,
+			       0); /* UC- is the PAT's only */
 	for (unsigned i = 0; i < 8; i++) {
 		assert_ok(m, WRITE_MSR(m, X86_MSR_MTRR_FIX4K_C0000 + i, 0x0606060606060606));
 		assert_int_equal(m->cpu.mtrr_fixed[3 + i], 0x0606060606060606);
@@ -384,7 +395,8 @@ static void msr_memory_types(void **state)
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_MTRR_PHYS_BASE0, 0x10000000000), X86_GP, 0);
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_MTRR_PHYS_BASE0, 2), X86_GP, 0);
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_MTRR_PHYS_BASE0, 0x106), X86_GP, 0);
-	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_MTRR_PHYS_BASE0 + 1, 0xff00000400), X86_GP, 0);
+	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_MTRR_PHYS_BASE0 + 1, 0xff00000400), X86_GP,
+			       0);
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_MTRR_PHYS_BASE0 + 16, 0), X86_GP, 0);
 }
 
@@ -395,7 +407,8 @@ static void msr_others(void **state)
 
 	assert_ok(m, WRITE_MSR(m, X86_MSR_PRED_CMD, 1));
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_PRED_CMD, 2), X86_GP, 0);
-	assert_fault_unchanged(m, x86_read_msr(&m->sys, X86_MSR_PRED_CMD, &value, &m->fault), X86_GP, 0);
+	assert_fault_unchanged(m, x86_read_msr(&m->sys, X86_MSR_PRED_CMD, &value, &m->fault),
+			       X86_GP, 0);
 	assert_ok(m, WRITE_MSR(m, X86_MSR_SPEC_CTRL, 5));
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_SPEC_CTRL, 0x100), X86_GP, 0);
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_XSS, 0x100), X86_GP, 0);
@@ -409,7 +422,8 @@ static void msr_others(void **state)
 	assert_fault_unchanged(m, x86_read_msr(&m->sys, 0xc0000104, &value, &m->fault), X86_GP, 0);
 	set_cpl(m, 3);
 	assert_fault_unchanged(m, WRITE_MSR(m, X86_MSR_FS_BASE, 0), X86_GP, 0);
-	assert_fault_unchanged(m, x86_read_msr(&m->sys, X86_MSR_FS_BASE, &value, &m->fault), X86_GP, 0);
+	assert_fault_unchanged(m, x86_read_msr(&m->sys, X86_MSR_FS_BASE, &value, &m->fault), X86_GP,
+			       0);
 }
 
 /* ---- XCR0 ---- */
@@ -431,10 +445,10 @@ static void xcr0(void **state)
 	assert_ok(m, XSETBV(0, 3));
 	assert_ok(m, XSETBV(0, 1));
 	assert_fault_unchanged(m, XSETBV(1, 1), X86_GP, 0);
-	assert_fault_unchanged(m, XSETBV(0, 2), X86_GP, 0);    /* without x87 */
-	assert_fault_unchanged(m, XSETBV(0, 5), X86_GP, 0);    /* AVX without SSE */
-	assert_fault_unchanged(m, XSETBV(0, 0xe3), X86_GP, 0); /* AVX-512 without AVX */
-	assert_fault_unchanged(m, XSETBV(0, 0x67), X86_GP, 0); /* part of AVX-512 */
+	assert_fault_unchanged(m, XSETBV(0, 2), X86_GP, 0);     /* without x87 */
+	assert_fault_unchanged(m, XSETBV(0, 5), X86_GP, 0);     /* AVX without SSE */
+	assert_fault_unchanged(m, XSETBV(0, 0xe3), X86_GP, 0);  /* AVX-512 without AVX */
+	assert_fault_unchanged(m, XSETBV(0, 0x67), X86_GP, 0);  /* part of AVX-512 */
 	assert_fault_unchanged(m, XSETBV(0, 0x207), X86_GP, 0); /* not in this CPU */
 	assert_fault_unchanged(m, x86_xgetbv(&m->sys, 2, &value, &m->fault), X86_GP, 0);
 	set_cpl(m, 3);
@@ -453,10 +467,12 @@ static void descriptor_tables(void **state)
 	assert_int_equal(m->cpu.gdt.limit, 0x7f);
 	assert_ok(m, x86_load_gdtr_idtr(&m->sys, true, 0x1000, 0xfff, &m->fault));
 	assert_int_equal(m->cpu.idt.base, 0x1000);
-	assert_fault_unchanged(m, x86_load_gdtr_idtr(&m->sys, true, NON_CANONICAL, 0xfff, &m->fault), X86_GP, 0);
+	assert_fault_unchanged(
+		m, x86_load_gdtr_idtr(&m->sys, true, NON_CANONICAL, 0xfff, &m->fault), X86_GP, 0);
 	assert_ok(m, x86_check_umip(&m->sys, &m->fault));
 	set_cpl(m, 3);
-	assert_fault_unchanged(m, x86_load_gdtr_idtr(&m->sys, true, 0, 0xfff, &m->fault), X86_GP, 0);
+	assert_fault_unchanged(m, x86_load_gdtr_idtr(&m->sys, true, 0, 0xfff, &m->fault), X86_GP,
+			       0);
 	assert_ok(m, x86_check_umip(&m->sys, &m->fault));
 	m->cpu.cr4 |= X86_CR4_UMIP;
 	assert_fault_unchanged(m, x86_check_umip(&m->sys, &m->fault), X86_GP, 0);
@@ -549,10 +565,12 @@ static void flags_kernel(void **state)
 	assert_int_equal(pushf(m, 8), X86_FLAGS_VALID & ~(X86_FLAG_VM | X86_FLAG_RF));
 	assert_int_equal(pushf(m, 2), X86_FLAGS_VALID & 0xffff);
 	assert_ok(m, POPF(m, 8, 0));
-	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | X86_FLAG_VIF | X86_FLAG_VIP); /* unaffected; RF cleared */
+	assert_int_equal(m->cpu.rflags,
+			 X86_FLAG_R1 | X86_FLAG_VIF | X86_FLAG_VIP); /* unaffected; RF cleared */
 	m->cpu.rflags = X86_FLAG_R1;
 	assert_ok(m, POPF(m, 4, ~0u));
-	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | IF_ARITH | X86_FLAG_IF | X86_FLAG_IOPL | X86_FLAG_AC | X86_FLAG_ID);
+	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | IF_ARITH | X86_FLAG_IF | X86_FLAG_IOPL |
+						X86_FLAG_AC | X86_FLAG_ID);
 	assert_true(m->sys.effects & X86_EFFECT_INTERRUPTS);
 	m->cpu.rflags = X86_FLAG_R1 | X86_FLAG_AC;
 	assert_ok(m, POPF(m, 2, X86_FLAG_CF));
@@ -567,7 +585,8 @@ static void flags_user(void **state)
 	assert_ok(m, POPF(m, 4, 0)); /* IF is silently kept */
 	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | X86_FLAG_IF);
 	assert_ok(m, POPF(m, 4, ~0u));
-	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | IF_ARITH | X86_FLAG_IF | X86_FLAG_AC | X86_FLAG_ID);
+	assert_int_equal(m->cpu.rflags,
+			 X86_FLAG_R1 | IF_ARITH | X86_FLAG_IF | X86_FLAG_AC | X86_FLAG_ID);
 	m->cpu.rflags = X86_FLAG_R1 | X86_FLAG_IOPL | X86_FLAG_IF;
 	assert_ok(m, POPF(m, 4, 0));
 	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | X86_FLAG_IOPL); /* IF yes, IOPL no */
@@ -614,7 +633,8 @@ static void flags_vme(void **state)
 	assert_ok(m, x86_cli(&m->sys, &m->fault));
 	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | X86_FLAG_VM | X86_FLAG_IF);
 	assert_ok(m, POPF(m, 2, X86_FLAG_IF | X86_FLAG_CF));
-	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | X86_FLAG_VM | X86_FLAG_IF | X86_FLAG_VIF | X86_FLAG_CF);
+	assert_int_equal(m->cpu.rflags,
+			 X86_FLAG_R1 | X86_FLAG_VM | X86_FLAG_IF | X86_FLAG_VIF | X86_FLAG_CF);
 	assert_fault_unchanged(m, POPF(m, 2, X86_FLAG_TF), X86_GP, 0);
 	assert_fault_unchanged(m, POPF(m, 4, 0), X86_GP, 0);
 	m->cpu.rflags |= X86_FLAG_VIP;

@@ -5,7 +5,8 @@
 #define JUMP(m, selector) x86_far_jump(&(m)->sys, selector, 0, 4, &(m)->fault)
 #define CALL(m, selector) x86_far_call(&(m)->sys, selector, 0, 4, &(m)->fault)
 #define IRET(m) x86_iret(&(m)->sys, 4, &(m)->fault)
-#define DELIVER(m, kind, vector) x86_deliver_event(&(m)->sys, X86_EVENT_##kind, vector, false, 0, &(m)->fault)
+#define DELIVER(m, kind, vector)                                                                   \
+	x86_deliver_event(&(m)->sys, X86_EVENT_##kind, vector, false, 0, &(m)->fault)
 #define SEG(m, name) ((m)->cpu.seg[X86_##name])
 #define TASK_GATE 0x85
 #define DPL3 0x60
@@ -49,7 +50,8 @@ static void jump(void **state)
 	m->cpu.rflags |= X86_FLAG_ZF | X86_FLAG_NT;
 	m->cpu.dr[7] = 0x7ff;
 	SEG(m, FS).selector = 3;
-	poke(m, TSS_BASE + 0x4e, 2, 0xdead); /* the upper halves of selector fields are left alone */
+	poke(m, TSS_BASE + 0x4e, 2,
+	     0xdead); /* the upper halves of selector fields are left alone */
 	assert_ok(m, JUMP(m, TSS2));
 
 	/* The old task. */
@@ -75,7 +77,7 @@ static void jump(void **state)
 	assert_false(SEG(m, FS).attr & X86_ATTR_P);
 	assert_true(m->cpu.cr0 & X86_CR0_TS);
 	assert_int_equal(m->cpu.dr[7], 0x6aa);
-	assert_int_equal(m->cpu.cr3, 0); /* paging is off */
+	assert_int_equal(m->cpu.cr3, 0);            /* paging is off */
 	assert_int_equal(peek(m, TSS2_BASE, 2), 0); /* no link */
 }
 
@@ -346,7 +348,8 @@ static void exception_with_error_code(void **state)
 
 	second_task(m);
 	set_gate(m, X86_GP, TSS2, 0, TASK_GATE);
-	assert_ok(m, x86_deliver_event(&m->sys, X86_EVENT_EXCEPTION, X86_GP, true, 0x58, &m->fault));
+	assert_ok(m,
+		  x86_deliver_event(&m->sys, X86_EVENT_EXCEPTION, X86_GP, true, 0x58, &m->fault));
 	assert_int_equal(m->cpu.gpr[X86_RSP], 0x6000 - 4);
 	assert_int_equal(peek(m, 0x6000 - 4, 4), 0x58);
 	assert_true(peek(m, TSS_BASE + 0x24, 4) & X86_FLAG_RF);

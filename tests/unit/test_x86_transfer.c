@@ -12,8 +12,8 @@
 #define CALL16 0x84
 #define DPL3 0x60
 
-static void set_call_gate(struct machine *m, uint16_t at, uint16_t selector, uint64_t offset, uint8_t attr,
-			  uint8_t parameters)
+static void set_call_gate(struct machine *m, uint16_t at, uint16_t selector, uint64_t offset,
+			  uint8_t attr, uint8_t parameters)
 {
 	set_gdt(m, at, gate_descriptor(selector, (uint32_t)offset, attr, parameters));
 	poke(m, GDT_BASE + at + 8, 8, offset >> 32);
@@ -88,7 +88,8 @@ static void direct(void **state)
 	m->sys.effects = 0;
 	assert_ok(m, JUMP(m, CODE0, 0x7000, 4));
 	assert_ok(m, JUMP(m, EXECONLY, 0x7000, 4));
-	assert_ok(m, JUMP(m, CONFORMING | 3, 0x7000, 4)); /* RPL does not matter for conforming code */
+	assert_ok(m,
+		  JUMP(m, CONFORMING | 3, 0x7000, 4)); /* RPL does not matter for conforming code */
 	assert_int_equal(CS_OF(m).selector, CONFORMING);
 	assert_fault_unchanged(m, JUMP(m, 0, 0, 4), X86_GP, 0);
 	assert_fault_unchanged(m, JUMP(m, 0x200, 0, 4), X86_GP, 0x200);
@@ -96,7 +97,8 @@ static void direct(void **state)
 	assert_fault_unchanged(m, JUMP(m, LDT, 0, 4), X86_GP, LDT);
 	assert_fault_unchanged(m, JUMP(m, CODE0 | 3, 0, 4), X86_GP, CODE0); /* RPL > CPL */
 	assert_fault_unchanged(m, JUMP(m, CODE3, 0, 4), X86_GP, CODE3);
-	assert_fault_unchanged(m, JUMP(m, CODE3_CONFORMING, 0, 4), X86_GP, CODE3_CONFORMING); /* DPL > CPL */
+	assert_fault_unchanged(m, JUMP(m, CODE3_CONFORMING, 0, 4), X86_GP,
+			       CODE3_CONFORMING); /* DPL > CPL */
 	assert_fault_unchanged(m, JUMP(m, ABSENT_CODE, 0, 4), X86_NP, ABSENT_CODE);
 	assert_fault_unchanged(m, JUMP(m, CODE16, 0x10000, 4), X86_GP, 0);
 }
@@ -124,7 +126,8 @@ static void call_limits(void **state)
 
 	load_cache(m, X86_SS, DATA16);
 	SP(m) = 2;
-	assert_fault_unchanged(m, CALL(m, CODE0, 0x7100, 4), X86_SS_FAULT, 0); /* 4 bytes across the end */
+	assert_fault_unchanged(m, CALL(m, CODE0, 0x7100, 4), X86_SS_FAULT,
+			       0); /* 4 bytes across the end */
 	assert_ok(m, CALL(m, CODE0, 0x7100, 2));
 	assert_int_equal(SP(m), 0xfffe);
 	assert_int_equal(peek(m, 0x20000, 2), CODE0);
@@ -392,7 +395,8 @@ static void syscall_round_trip(void **state)
 	m->cpu.rflags = X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_AC | X86_FLAG_ZF | X86_FLAG_RF;
 	assert_ok(m, syscall_(m));
 	assert_int_equal(m->cpu.gpr[X86_RCX], 0x7000);
-	assert_int_equal(m->cpu.gpr[X86_R11], X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_AC | X86_FLAG_ZF);
+	assert_int_equal(m->cpu.gpr[X86_R11],
+			 X86_FLAG_R1 | X86_FLAG_IF | X86_FLAG_AC | X86_FLAG_ZF);
 	assert_int_equal(m->cpu.rflags, X86_FLAG_R1 | X86_FLAG_ZF);
 	assert_int_equal(m->cpu.rip, KERNEL_BASE + HANDLER);
 	assert_int_equal(CS_OF(m).selector, 0x10);
@@ -444,7 +448,9 @@ static void sysret_vendors(void **state)
 	m->cpu.gpr[X86_RCX] = 0x800000000000;
 	assert_fault_unchanged(m, sysret_(m, 8), X86_GP, 0);
 	m->sys.features.is_amd = true;
-	SS_OF(m) = (struct x86_segment){ .attr = 0 }; /* null, as an interrupt in 64-bit mode left it */
+	SS_OF(m) = (struct x86_segment){
+		.attr = 0
+	}; /* null, as an interrupt in 64-bit mode left it */
 	assert_ok(m, sysret_(m, 8));
 	assert_int_equal(m->cpu.rip, 0x800000000000);
 	assert_int_equal(SS_OF(m).selector, 0x2b);

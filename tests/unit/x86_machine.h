@@ -34,10 +34,30 @@
 
 /* Selectors in the GDT the builders below make. */
 enum {
-	CODE0 = 0x08, DATA0 = 0x10, CODE3 = 0x18, DATA3 = 0x20, CODE64 = 0x28, CODE64_3 = 0x30,
-	CODE16 = 0x38, DATA16 = 0x40, CONFORMING = 0x48, CODE1 = 0x50, DATA1 = 0x58, READONLY0 = 0x60, EXECONLY = 0x68,
-	DOWN = 0x70, ABSENT_CODE = 0x78, ABSENT_DATA = 0x80, TSS = 0x88, /* 0x90: its upper half in long mode */
-	TSS2 = 0x98, LDT = 0xa8, GATE = 0xb8, GATE2 = 0xc8, CODE3_CONFORMING = 0xd8, DATA3_16 = 0xe0, FREE = 0xe8,
+	CODE0 = 0x08,
+	DATA0 = 0x10,
+	CODE3 = 0x18,
+	DATA3 = 0x20,
+	CODE64 = 0x28,
+	CODE64_3 = 0x30,
+	CODE16 = 0x38,
+	DATA16 = 0x40,
+	CONFORMING = 0x48,
+	CODE1 = 0x50,
+	DATA1 = 0x58,
+	READONLY0 = 0x60,
+	EXECONLY = 0x68,
+	DOWN = 0x70,
+	ABSENT_CODE = 0x78,
+	ABSENT_DATA = 0x80,
+	TSS = 0x88, /* 0x90: its upper half in long mode */
+	TSS2 = 0x98,
+	LDT = 0xa8,
+	GATE = 0xb8,
+	GATE2 = 0xc8,
+	CODE3_CONFORMING = 0xd8,
+	DATA3_16 = 0xe0,
+	FREE = 0xe8,
 	GDT_LIMIT = 0x1ff,
 };
 
@@ -67,12 +87,14 @@ static uint8_t *machine_at(struct machine *m, uint64_t linear)
 }
 
 /* Byte by byte: an access may cross pages. The fault is found before anything is written. */
-static int machine_check(struct machine *m, uint64_t linear, unsigned size, bool write, struct x86_fault *fault)
+static int machine_check(struct machine *m, uint64_t linear, unsigned size, bool write,
+			 struct x86_fault *fault)
 {
 	for (unsigned i = 0; i < size; i++) {
 		uint64_t page = (linear + i) & ~0xfffull;
 
-		if (machine_at(m, linear + i) && page != m->bad_page && !(write && page == m->readonly_page))
+		if (machine_at(m, linear + i) && page != m->bad_page &&
+		    !(write && page == m->readonly_page))
 			continue;
 		*fault = (struct x86_fault){
 			.vector = X86_PF,
@@ -85,8 +107,8 @@ static int machine_check(struct machine *m, uint64_t linear, unsigned size, bool
 	return 0;
 }
 
-static int machine_read(struct x86_system *s, uint64_t linear, void *buf, unsigned size, unsigned flags,
-			struct x86_fault *fault)
+static int machine_read(struct x86_system *s, uint64_t linear, void *buf, unsigned size,
+			unsigned flags, struct x86_fault *fault)
 {
 	struct machine *m = machine_of(s);
 
@@ -99,8 +121,8 @@ static int machine_read(struct x86_system *s, uint64_t linear, void *buf, unsign
 	return 0;
 }
 
-static int machine_write(struct x86_system *s, uint64_t linear, const void *buf, unsigned size, unsigned flags,
-			 struct x86_fault *fault)
+static int machine_write(struct x86_system *s, uint64_t linear, const void *buf, unsigned size,
+			 unsigned flags, struct x86_fault *fault)
 {
 	struct machine *m = machine_of(s);
 
@@ -177,15 +199,17 @@ static inline uint64_t descriptor(uint32_t base, uint32_t limit, uint16_t attr)
 {
 	if (attr & X86_ATTR_G)
 		limit >>= 12;
-	return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(attr & 0xf0ff) << 40 |
-	       (uint64_t)(limit & 0xf0000) << 32 | (uint64_t)(base >> 24) << 56;
+	return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 |
+	       (uint64_t)(attr & 0xf0ff) << 40 | (uint64_t)(limit & 0xf0000) << 32 |
+	       (uint64_t)(base >> 24) << 56;
 }
 
 /* type: as enum system_type, with DPL; attr = P | DPL | type. */
-static inline uint64_t gate_descriptor(uint16_t selector, uint32_t offset, uint8_t attr, uint8_t parameters)
+static inline uint64_t gate_descriptor(uint16_t selector, uint32_t offset, uint8_t attr,
+				       uint8_t parameters)
 {
-	return (offset & 0xffff) | (uint64_t)selector << 16 | (uint64_t)parameters << 32 | (uint64_t)attr << 40 |
-	       (uint64_t)(offset & 0xffff0000) << 32;
+	return (offset & 0xffff) | (uint64_t)selector << 16 | (uint64_t)parameters << 32 |
+	       (uint64_t)attr << 40 | (uint64_t)(offset & 0xffff0000) << 32;
 }
 
 static inline void set_gdt(struct machine *m, uint16_t selector, uint64_t d)
@@ -198,13 +222,14 @@ static inline uint64_t get_gdt(struct machine *m, uint16_t selector)
 	return peek(m, GDT_BASE + (selector & ~7u), 8);
 }
 
-static inline void set_gate(struct machine *m, uint8_t vector, uint16_t selector, uint32_t offset, uint8_t attr)
+static inline void set_gate(struct machine *m, uint8_t vector, uint16_t selector, uint32_t offset,
+			    uint8_t attr)
 {
 	poke(m, IDT_BASE + vector * 8, 8, gate_descriptor(selector, offset, attr, 0));
 }
 
-static inline void set_gate64(struct machine *m, uint8_t vector, uint16_t selector, uint64_t offset, uint8_t attr,
-			      uint8_t ist)
+static inline void set_gate64(struct machine *m, uint8_t vector, uint16_t selector, uint64_t offset,
+			      uint8_t attr, uint8_t ist)
 {
 	poke(m, IDT_BASE + vector * 16, 8, gate_descriptor(selector, (uint32_t)offset, attr, ist));
 	poke(m, IDT_BASE + vector * 16 + 8, 8, offset >> 32);
@@ -337,9 +362,10 @@ static inline int machine_v86(void **state)
 	static const uint16_t selectors[6] = { 0x3000, 0x1000, 0x2000, 0x4000, 0x5000, 0x6000 };
 
 	for (unsigned i = 0; i < 6; i++)
-		m->cpu.seg[i] = (struct x86_segment){
-			.selector = selectors[i], .attr = 0xf3, .limit = 0xffff, .base = selectors[i] * 16u
-		};
+		m->cpu.seg[i] = (struct x86_segment){ .selector = selectors[i],
+						      .attr = 0xf3,
+						      .limit = 0xffff,
+						      .base = selectors[i] * 16u };
 	m->cpu.rflags = X86_FLAG_R1 | X86_FLAG_VM | X86_FLAG_IF;
 	m->cpu.rip = 0x100;
 	m->cpu.gpr[X86_RSP] = 0x8000;
@@ -385,29 +411,29 @@ static inline int machine_long_user(void **state)
 
 #define assert_ok(m, call) assert_int_equal((call), 0)
 
-#define assert_fault(m, call, vector_, error_)                            \
-	do {                                                              \
-		memset(&(m)->fault, 0xff, sizeof((m)->fault));            \
-		assert_int_equal((call), -1);                             \
-		assert_int_equal((m)->fault.vector, (vector_));           \
-		assert_true((m)->fault.has_error);                        \
-		assert_int_equal((m)->fault.error, (error_));             \
+#define assert_fault(m, call, vector_, error_)                                                     \
+	do {                                                                                       \
+		memset(&(m)->fault, 0xff, sizeof((m)->fault));                                     \
+		assert_int_equal((call), -1);                                                      \
+		assert_int_equal((m)->fault.vector, (vector_));                                    \
+		assert_true((m)->fault.has_error);                                                 \
+		assert_int_equal((m)->fault.error, (error_));                                      \
 	} while (0)
 
-#define assert_ud(m, call)                                                \
-	do {                                                              \
-		memset(&(m)->fault, 0xff, sizeof((m)->fault));            \
-		assert_int_equal((call), -1);                             \
-		assert_int_equal((m)->fault.vector, X86_UD);              \
-		assert_false((m)->fault.has_error);                       \
+#define assert_ud(m, call)                                                                         \
+	do {                                                                                       \
+		memset(&(m)->fault, 0xff, sizeof((m)->fault));                                     \
+		assert_int_equal((call), -1);                                                      \
+		assert_int_equal((m)->fault.vector, X86_UD);                                       \
+		assert_false((m)->fault.has_error);                                                \
 	} while (0)
 
 /* As assert_fault, and nothing of the CPU state changed. */
-#define assert_fault_unchanged(m, call, vector_, error_)                                  \
-	do {                                                                              \
-		struct x86_cpu_state before_ = (m)->cpu;                                  \
-		assert_fault(m, call, vector_, error_);                                   \
-		assert_memory_equal(&before_, &(m)->cpu, offsetof(struct x86_cpu_state, xsave)); \
+#define assert_fault_unchanged(m, call, vector_, error_)                                           \
+	do {                                                                                       \
+		struct x86_cpu_state before_ = (m)->cpu;                                           \
+		assert_fault(m, call, vector_, error_);                                            \
+		assert_memory_equal(&before_, &(m)->cpu, offsetof(struct x86_cpu_state, xsave));   \
 	} while (0)
 
 #endif
