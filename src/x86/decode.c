@@ -8,6 +8,8 @@
  * VEX or EVEX prefix; ModRM, SIB, displacement; immediate. A descriptor may refer to a further table by
  * ModRM.reg, ModRM.mod, ModRM.rm or mandatory prefix.
  *
+ * Compiled for the general registers only: an engine translates with the guest's vector state in the host's.
+ *
  * Flags a manual calls undefined are in flags_write where processors of both vendors are known to write them, and
  * in flags_maybe where some leave them alone (bt, bsf, mul, div, lzcnt), so that they flow as on the host.
  *
@@ -519,7 +521,7 @@ static const struct opcode_desc *decode_evex(struct decoder *d, struct x86_insn 
 		rex &= 8;
 	insn->rex = (uint8_t)rex;
 	d->w = rex >> 3;
-	insn->vvvv = (uint8_t)((~p[2] >> 3 & 15) | (~p[3] << 1 & 16));
+	insn->vvvv = (uint8_t)((~p[2] >> 3 & 15) | (~(unsigned)p[3] << 1 & 16));
 	d->mask = p[3] & 7;
 	d->broadcast = p[3] >> 4 & 1;
 	d->zero = p[3] >> 7;
@@ -619,6 +621,49 @@ static void check_vector(struct decoder *d, struct x86_insn *insn, const struct 
 		d->invalid = true;
 }
 
+/* Zero *insn, without the rep stos that the compiler prefers when it may not use vector registers. */
+static inline void clear(struct x86_insn *insn)
+{
+	uint8_t *p = (uint8_t *)insn;
+	const uint64_t zero = 0;
+
+	_Static_assert(sizeof(*insn) == 80, "ten words");
+#define CLEAR_WORD(n) __builtin_memcpy(p + 8 * (n), &zero, 8)
+	CLEAR_WORD(0), CLEAR_WORD(1), CLEAR_WORD(2), CLEAR_WORD(3), CLEAR_WORD(4);
+	CLEAR_WORD(5), CLEAR_WORD(6), CLEAR_WORD(7), CLEAR_WORD(8), CLEAR_WORD(9);
+#undef CLEAR_WORD
+}
+
+/* The first n (1..15) bytes of code, then zeroes. No loop that the compiler would make a call of memcpy(). */
+static inline void copy_code(uint64_t copy[6], const uint8_t *code, unsigned n)
+{
+	uint8_t *to = (uint8_t *)copy;
+	unsigned at = 0;
+
+	for (unsigned i = 1; i < 6; i++)
+		copy[i] = 0;
+	if (likely(n == 15)) {
+		__builtin_memcpy(to, code, 8);
+		__builtin_memcpy(to + 7, code + 7, 8);
+		return;
+	}
+	copy[0] = 0;
+	if (n & 8) {
+		__builtin_memcpy(to, code, 8);
+		at = 8;
+	}
+	if (n & 4) {
+		__builtin_memcpy(to + at, code + at, 4);
+		at += 4;
+	}
+	if (n & 2) {
+		__builtin_memcpy(to + at, code + at, 2);
+		at += 2;
+	}
+	if (n & 1)
+		to[at] = code[at];
+}
+
 /* Register numbers that are undefined: segment, control and debug registers. */
 static void check_system(struct decoder *d, const struct x86_insn *insn)
 {
@@ -653,7 +698,7 @@ static void check_system(struct decoder *d, const struct x86_insn *insn)
 
 int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum x86_mode_bits mode)
 {
-	uint8_t copy[48];
+	uint64_t copy[6]; /* room for what an overlong instruction makes us read */
 	struct decoder d = { .is64 = mode == X86_CODE64, .seg = -1 };
 	const struct opcode_desc *desc;
 	unsigned limit = avail < 15 ? avail : 15;
@@ -661,12 +706,12 @@ int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum 
 	uint64_t a;
 	uint8_t byte;
 
-	*insn = (struct x86_insn){ .base = -1, .index = -1, .seg = X86_DS };
+	clear(insn);
+	insn->base = insn->index = -1;
+	insn->seg = X86_DS;
 	if (avail < 32) { /* reads below may pass the end of a short or overlong instruction */
-		__builtin_memset(copy, 0, sizeof(copy));
-		for (unsigned i = 0; i < limit; i++)
-			copy[i] = code[i];
-		code = copy;
+		copy_code(copy, code, limit);
+		code = (const uint8_t *)copy;
 	}
 	d.code = code;
 
