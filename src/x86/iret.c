@@ -31,6 +31,15 @@ static int pending_virtual_interrupt(struct x86_system *s, struct x86_fault *fau
 	return sys_settle(s, true, fault);
 }
 
+/* Done even by an IRET that faults (SDM vol. 3, 6.7.1). One that waited is to be taken now. */
+static inline void unmask_nmi(struct x86_system *s)
+{
+	if (sys_likely(!s->cpu->nmi_masked))
+		return;
+	s->cpu->nmi_masked = 0;
+	s->effects |= X86_EFFECT_INTERRUPTS;
+}
+
 /* ---- real mode, and virtual-8086 mode staying in it ---- */
 
 static int iret_paragraph(struct x86_system *s, unsigned opsize, struct x86_fault *fault)
@@ -46,7 +55,7 @@ static int iret_paragraph(struct x86_system *s, unsigned opsize, struct x86_faul
 			return sys_gp(fault, 0);
 		virtual_if = true;
 	}
-	cpu->nmi_masked = 0;
+	unmask_nmi(s);
 	if (sys_stack_read(s, mask, cpu->gpr[X86_RSP], frame, 3 * opsize, opsize, fault))
 		return -1;
 	ip = frame_get(frame, 0, opsize);
@@ -127,7 +136,7 @@ SYS_HOT int x86_iret(struct x86_system *s, unsigned opsize, struct x86_fault *fa
 	if (sys_unlikely(sys_paragraphs(cpu)))
 		return iret_paragraph(s, opsize, fault);
 
-	cpu->nmi_masked = 0; /* even if this IRET faults (SDM vol. 3, 6.7.1) */
+	unmask_nmi(s);
 	if (sys_unlikely(cpu->rflags & X86_FLAG_NT))
 		return long_mode ? sys_gp(fault, 0) : iret_task(s, fault);
 

@@ -6,8 +6,8 @@
  * A segment register whose attr lacks X86_ATTR_P is unusable (it holds a null selector). SS.DPL is
  * the CPL in every mode, so a null SS keeps its DPL.
  *
- * Accessed and busy bits are set by rewriting the one byte that holds the type: another CPU loading
- * the same descriptor writes the same value.
+ * Accessed and busy bits are set by a locked change of the one byte that holds the type, where the
+ * engine has one; else by rewriting it: another CPU loading the same descriptor writes the same value.
  */
 #include "x86/system_internal.h"
 
@@ -59,10 +59,16 @@ int sys_change_type(struct x86_system *s, uint16_t selector, uint64_t *d, unsign
 {
 	uint64_t linear, changed = (*d | (uint64_t)set << 40) & ~((uint64_t)clear << 40);
 	uint8_t byte = (uint8_t)(changed >> 40);
+	int failed;
 
 	if (!descriptor_address(s, selector, 8, &linear))
 		return sys_gp(fault, selector & SEL_ERROR);
-	if (s->ops->write(s, sys_linear(s->cpu, linear + 5), &byte, 1, X86_SYS_IMPLICIT, fault))
+	linear = sys_linear(s->cpu, linear + 5);
+	if (s->ops->change_byte)
+		failed = s->ops->change_byte(s, linear, (uint8_t)set, (uint8_t)clear, fault);
+	else
+		failed = s->ops->write(s, linear, &byte, 1, X86_SYS_IMPLICIT, fault);
+	if (failed)
 		return -1;
 	*d = changed;
 	return 0;

@@ -54,6 +54,9 @@ struct x86_system_ops {
 	/* Read an aligned 8-byte word at a guest-physical address, for the PDPTEs a load of CR3 under PAE paging
 	 * checks. May be NULL: then no check is made. */
 	uint64_t (*read_physical)(struct x86_system *s, uint64_t gpa);
+	/* Set and clear bits of the byte at a linear address in one atomic step, as an implicit supervisor access
+	 * (accessed and busy bits of descriptors). May be NULL: then a plain write of the byte does it. */
+	int (*change_byte)(struct x86_system *s, uint64_t linear, uint8_t set, uint8_t clear, struct x86_fault *fault);
 };
 
 /* What the guest's CPU model has, where the semantics depend on it. */

@@ -99,8 +99,10 @@ static void nmi(void **state)
 
 	assert_ok(m, DELIVER(m, HARDWARE, 2));
 	assert_int_equal(m->cpu.nmi_masked, 1);
+	m->sys.effects = 0;
 	assert_ok(m, IRET(m, 2));
 	assert_int_equal(m->cpu.nmi_masked, 0);
+	assert_true(m->sys.effects & X86_EFFECT_INTERRUPTS); /* another may be waiting */
 	assert_ok(m, DELIVER(m, INT_N, 2));
 	assert_int_equal(m->cpu.nmi_masked, 0);
 }

@@ -68,6 +68,22 @@ static void data_segments_user(void **state)
 	assert_int_equal(SEG(m, DS).selector, DATA3);
 }
 
+static int change_byte(struct x86_system *s, uint64_t linear, uint8_t set, uint8_t clear,
+		       struct x86_fault *fault)
+{
+	uint8_t *byte = machine_at(machine_of(s), linear);
+
+	(void)fault;
+	*byte = (*byte | set) & ~clear;
+	return 0;
+}
+
+static const struct x86_system_ops atomic_ops = {
+	.read = machine_read,
+	.write = machine_write,
+	.change_byte = change_byte,
+};
+
 static void accessed_bit(void **state)
 {
 	struct machine *m = *state;
@@ -78,6 +94,14 @@ static void accessed_bit(void **state)
 	assert_int_equal(SEG(m, DS).attr, 0x4093);
 	assert_int_equal(m->writes, 1);
 	assert_true(m->last_write_flags & X86_SYS_IMPLICIT);
+
+	/* By the engine's atomic operation if it has one. */
+	set_gdt(m, FREE, descriptor(0, 0xff, 0x4092));
+	m->sys.ops = &atomic_ops;
+	assert_ok(m, LOAD(m, X86_DS, FREE));
+	assert_int_equal(get_gdt(m, FREE), descriptor(0, 0xff, 0x4093));
+	assert_int_equal(m->writes, 1);
+	m->sys.ops = &machine_ops;
 
 	/* A descriptor that cannot be marked is not loaded. */
 	set_gdt(m, FREE, descriptor(0, 0xff, 0x4092));
