@@ -234,6 +234,8 @@ enum bt_result bt_help_hlt(struct bt_cpu *cpu, const struct bt_call *call)
 	if (x86_check_cpl0(bt_system(cpu), &fault) < 0)
 		return bt_raise(cpu, call->offset, &fault);
 	helper_begin(cpu, call);
+	/* What STI or MOV SS held off was held off until now: the interrupt that ends HLT comes right behind it. */
+	cpu->state.sti_shadow = cpu->state.mov_ss_shadow = 0;
 	cpu->state.mp_state = X86_MP_HALTED;
 	bt_request_exit(cpu, VCPU_EXIT_HALTED);
 	return BT_LEAVE;
