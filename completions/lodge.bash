@@ -40,7 +40,7 @@ _lodge()
 		return
 		;;
 	--device)
-		COMPREPLY=($(compgen -W "isa-debug-exit pc-testdev pci-testdev" -- "$cur"))
+		COMPREPLY=($(compgen -W "isa-debug-exit pc-testdev pci-testdev virtio-console" -- "$cur"))
 		return
 		;;
 	--trace)
