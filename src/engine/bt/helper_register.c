@@ -329,15 +329,20 @@ enum bt_result bt_help_pushf(struct bt_cpu *cpu, const struct bt_call *call)
 enum bt_result bt_help_popf(struct bt_cpu *cpu, const struct bt_call *call)
 {
 	struct x86_fault fault;
-	uint64_t value, rsp = cpu->state.gpr[X86_RSP];
+	uint64_t value, rsp = cpu->state.gpr[X86_RSP], before = cpu->state.rflags;
 	int rc = helper_pop_at(cpu, rsp, &value, call->opsize, &fault);
+	enum bt_result result;
 
 	helper_begin(cpu, call);
 	if (rc == 0)
 		rc = x86_popf(bt_system(cpu), call->opsize, value, &fault);
 	if (rc == 0)
 		helper_set_rsp(cpu, rsp + call->opsize);
-	return helper_end(cpu, call, rc, &fault);
+	result = helper_end(cpu, call, rc, &fault);
+	/* TF and AC are part of the mode. */
+	if (result == BT_NEXT && unlikely((before ^ cpu->state.rflags) & (X86_FLAG_TF | X86_FLAG_AC)))
+		return BT_JUMP;
+	return result;
 }
 
 /* STAC, CLAC (SDM vol. 2): CPL 0 only, #UD otherwise. The TLB class of what follows differs. */

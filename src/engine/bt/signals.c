@@ -63,7 +63,7 @@ static void complain(const ucontext_t *uc, int sig, const struct bt_vcpu *v, con
 }
 
 /* The guest's exception for a trap of the host in a copied instruction; false if there is none. */
-static bool guest_fault(const ucontext_t *uc, struct x86_fault *fault)
+static bool guest_fault(const ucontext_t *uc, const struct x86_cpu_state *state, struct x86_fault *fault)
 {
 	long long trap = uc->uc_mcontext.gregs[REG_TRAPNO];
 
@@ -73,9 +73,12 @@ static bool guest_fault(const ucontext_t *uc, struct x86_fault *fault)
 	case X86_UD:
 	case X86_NM:
 	case X86_MF:
-	case X86_XM:
 	case X86_OF:
 	case X86_BR:
+		return true;
+	case X86_XM:
+		if (!(state->cr4 & X86_CR4_OSXMMEXCPT))
+			fault->vector = X86_UD;
 		return true;
 	case X86_GP:
 	case X86_SS_FAULT:
@@ -107,7 +110,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 		return;
 	}
 	map = bt_fault_find(&v->bt->cache, (uint32_t)offset);
-	if (!map || !guest_fault(uc, &v->host_fault)) {
+	if (!map || !guest_fault(uc, &v->cpu->state, &v->host_fault)) {
 		complain(uc, sig, v, info);
 		pass_on(sig, info, context);
 		return;
