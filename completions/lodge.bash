@@ -3,14 +3,14 @@
 
 _lodge()
 {
-	local cur prev words cword
-	_init_completion -n =:, || return
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 
-	if [ "$cword" -eq 1 ]; then
+	COMPREPLY=()
+	if [ "$COMP_CWORD" -eq 1 ]; then
 		COMPREPLY=($(compgen -W "run engines help version --help --version" -- "$cur"))
 		return
 	fi
-	case ${words[1]} in
+	case ${COMP_WORDS[1]} in
 	help)
 		COMPREPLY=($(compgen -W "run engines help version" -- "$cur"))
 		return
@@ -20,7 +20,8 @@ _lodge()
 	esac
 	case $prev in
 	-k | --kernel | -i | --initrd | -d | --disk)
-		_filedir
+		compopt -o filenames 2>/dev/null
+		COMPREPLY=($(compgen -f -- "$cur"))
 		return
 		;;
 	-e | --engine)
@@ -48,7 +49,7 @@ _lodge()
 		[[ $cur == *,* ]] && before=${cur%,*},
 		COMPREPLY=($(compgen -P "$before" -W "irq exceptions mmio pio tb tlb msr cpu virtio block net \
 			unclaimed all" -- "${cur##*,}"))
-		compopt -o nospace
+		compopt -o nospace 2>/dev/null
 		return
 		;;
 	-n | --name | -c | --cpus | -m | --memory | -a | --append | --gdb)
