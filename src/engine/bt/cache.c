@@ -227,6 +227,14 @@ static bool being_translated(struct bt_vm *bt, uint64_t gpa)
 	return atomic_load(&bt->translating[0]) == PAGE_OF(gpa) || atomic_load(&bt->translating[1]) == PAGE_OF(gpa);
 }
 
+bool bt_code_overlaps(struct bt_vm *bt, const struct memory_slot *slot, uint64_t gpa, unsigned size)
+{
+	uint64_t index = (gpa - slot->gpa) >> PAGE_SHIFT;
+	const struct bt_page *page = &bt->slots[slot - bt->vm->memory.slots].pages[index];
+
+	return atomic_load(&page->granules) & granule_mask(gpa & PAGE_MASK, (unsigned)((gpa + size - 1) & PAGE_MASK));
+}
+
 bool bt_code_written(struct bt_vm *bt, struct memory_slot *slot, uint64_t gpa, uint64_t size)
 {
 	bool any = false;

@@ -210,6 +210,23 @@ static bool watch(struct bt_vcpu *v, const struct bt_site *site, uint64_t linear
 	return false;
 }
 
+/* The write will change translated code, perhaps of the running block: run its instruction alone. */
+static bool must_run_alone(struct bt_vcpu *v, const struct bt_site *site)
+{
+	const struct bt_ref *ref = v->commit_ref;
+	unsigned rest = v->commit_size - v->commit_first;
+
+	if (v->one || (site->flags & BT_SITE_MID))
+		return false;
+	if (!(ref[0].code && bt_code_overlaps(v->bt, ref[0].slot, ref[0].gpa, v->commit_first)) &&
+	    !(rest && ref[1].code && bt_code_overlaps(v->bt, ref[1].slot, ref[1].gpa, rest)))
+		return false;
+	v->watch_step = true;
+	v->cpu->stepping = 0;
+	v->cpu->state.rip = bt_rip(v->cpu, site->offset);
+	return true;
+}
+
 static bool plain(const struct bt_ref *ref, bool write)
 {
 	return ref->host && !(write && ref->readonly);
@@ -264,6 +281,8 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 			if (likely(!(write && ref[0].code) && !slow))
 				return at_site(site, site->retry);
 			v->stats.slow_code += write && ref[0].code;
+			if (write && ref[0].code && must_run_alone(v, site))
+				return 0;
 			return in_place(v, site, ref[0].host, write && ref[0].code);
 		}
 		if (ref[0].host)
@@ -276,6 +295,8 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 	v->stats.slow_cross++;
 	if (bt_translate_data(v, (linear + first) & linear_mask(&cpu->state), write, cls, false, &ref[1], &fault))
 		return raise_at(cpu, site, &fault);
+	if (write && (ref[0].code || ref[1].code) && must_run_alone(v, site))
+		return 0;
 	if (plain(&ref[0], write) && plain(&ref[1], write) && ref[1].host == ref[0].host + first)
 		return in_place(v, site, ref[0].host, write && (ref[0].code || ref[1].code));
 	if (site->flags & BT_SITE_LOCK) {
@@ -328,16 +349,11 @@ uint64_t bt_part_commit(struct bt_cpu *cpu, const struct bt_site *site)
 	if (unlikely(v->exclusive))
 		bt_exclusive_end(v);
 	if (unlikely(v->code_hit)) {
-		if (site->flags & BT_SITE_MID) {
-			/* The flag stays: the next access of the instruction or the next poll leaves. */
+		/* Alone, the instruction ends its block anyway. Else only an access in the middle of an instruction
+		 * comes here, or one that raced with a translation: the next poll leaves. */
+		v->code_hit = false;
+		if (!v->one)
 			atomic_store(&cpu->poll, 1);
-		} else {
-			v->code_hit = false;
-			cpu->state.rip = bt_rip(cpu, site->next_offset);
-			if (cpu->stepping)
-				bt_step_trap(cpu);
-			return 0;
-		}
 	}
 	return at_site(site, site->resume);
 }

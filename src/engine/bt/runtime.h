@@ -198,7 +198,7 @@ struct bt_vcpu {
 
 	uint32_t mode;         /* of the block last entered */
 	bool one;              /* running a BT_MODE_ONE block */
-	bool watch_step;       /* the next instruction hits a data breakpoint: run it alone */
+	bool watch_step;       /* the next instruction hits a data breakpoint or writes code: run it alone */
 	bool watch_active;     /* DR7 has data breakpoints enabled */
 	bool step;             /* the debugger's single-step */
 	bool step_done;
@@ -349,6 +349,8 @@ struct bt_block *bt_block_lookup(struct bt_vm *bt, uint64_t gpa, uint32_t mode, 
 /* Find or translate. NULL with *full if the cache must be flushed. need_next: the caller must give the next page. */
 struct bt_block *bt_block_get(struct bt_vcpu *v, const struct bt_fetch *page, uint64_t gpa, uint32_t mode, bool poll,
 			      const struct bt_fetch *next, bool *need_next);
+/* Do live blocks cover any of these bytes' granules? */
+bool bt_code_overlaps(struct bt_vm *bt, const struct memory_slot *slot, uint64_t gpa, unsigned size); /* within a page */
 /* RAM at [gpa, gpa+size) was written while its page had PAGE_FLAG_CODE. True if blocks were invalidated. */
 bool bt_code_written(struct bt_vm *bt, struct memory_slot *slot, uint64_t gpa, uint64_t size);
 void bt_cache_flush(struct bt_vcpu *v);
