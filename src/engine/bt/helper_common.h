@@ -93,15 +93,24 @@ static inline void helper_set_rsp(struct bt_cpu *cpu, uint64_t value)
 	*rsp = mask == 0xffff ? (*rsp & ~mask) | (value & mask) : value & mask;
 }
 
+/* In 64-bit mode a stack access to a non-canonical address is #SS(0), not #GP(0) (SDM vol. 1, 3.3.7.1). */
+static inline int helper_stack_fault(struct bt_cpu *cpu, uint64_t rsp, int rc, struct x86_fault *fault)
+{
+	if (unlikely(rc < 0) && fault->vector == X86_GP && x86_in_64bit(&cpu->state) &&
+	    (int64_t)(rsp << 16) >> 16 != (int64_t)rsp)
+		fault->vector = X86_SS_FAULT;
+	return rc;
+}
+
 /* Push and pop size bytes without moving RSP: it is the caller's to move when all went well. */
 static inline int helper_push_at(struct bt_cpu *cpu, uint64_t rsp, uint64_t value, unsigned size, struct x86_fault *fault)
 {
-	return helper_store(cpu, X86_SS, rsp & helper_stack_mask(cpu), &value, size, fault);
+	return helper_stack_fault(cpu, rsp, helper_store(cpu, X86_SS, rsp & helper_stack_mask(cpu), &value, size, fault), fault);
 }
 static inline int helper_pop_at(struct bt_cpu *cpu, uint64_t rsp, uint64_t *value, unsigned size, struct x86_fault *fault)
 {
 	*value = 0;
-	return helper_load(cpu, X86_SS, rsp & helper_stack_mask(cpu), value, size, fault);
+	return helper_stack_fault(cpu, rsp, helper_load(cpu, X86_SS, rsp & helper_stack_mask(cpu), value, size, fault), fault);
 }
 
 static inline uint64_t helper_mask(unsigned size)

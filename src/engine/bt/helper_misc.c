@@ -17,39 +17,52 @@ static uint64_t flags_szp(uint8_t value)
 	       (__builtin_parity(value) ? 0 : X86_FLAG_PF);
 }
 
-/* DAA, DAS (SDM vol. 2). OF is undefined: cleared. */
-static void decimal_adjust(struct bt_cpu *cpu, bool subtract)
+/* Flags of an 8-bit sum or difference: what ADD and SUB give, OF included. */
+static uint64_t flags_of_byte(uint8_t a, uint8_t b, bool subtract)
 {
-	uint8_t al = (uint8_t)cpu->state.gpr[X86_RAX], old = al;
-	bool cf = cpu->state.rflags & X86_FLAG_CF, af = cpu->state.rflags & X86_FLAG_AF, new_cf = false;
+	uint8_t r = (uint8_t)(subtract ? a - b : a + b);
+	bool of = subtract ? (a ^ b) & (a ^ r) & 0x80 : ~(a ^ b) & (a ^ r) & 0x80;
+	bool cf = subtract ? a < b : r < a;
+	bool af = (a ^ b ^ r) & 0x10;
 
-	if ((al & 15) > 9 || af) {
-		new_cf = cf || (subtract ? al < 6 : al > 0xf9);
-		al = (uint8_t)(subtract ? al - 6 : al + 6);
-		af = true;
-	} else {
-		af = false;
-	}
-	if (old > 0x99 || cf) {
-		al = (uint8_t)(subtract ? al - 0x60 : al + 0x60);
-		new_cf = true;
-	}
-	helper_set_gpr(cpu, X86_RAX, al, 1);
-	set_flags(cpu, X86_FLAGS_ARITH,
-		  flags_szp(al) | (new_cf ? X86_FLAG_CF : 0) | (af ? X86_FLAG_AF : 0));
+	return flags_szp(r) | (of ? X86_FLAG_OF : 0) | (cf ? X86_FLAG_CF : 0) | (af ? X86_FLAG_AF : 0);
 }
 
-/* AAA, AAS */
+/*
+ * DAA, DAS (SDM vol. 2). Undefined flags are what processors do: those of the one addition or subtraction.
+ */
+static void decimal_adjust(struct bt_cpu *cpu, bool subtract)
+{
+	uint8_t al = (uint8_t)cpu->state.gpr[X86_RAX], by = 0;
+	bool cf = cpu->state.rflags & X86_FLAG_CF, low = (al & 15) > 9 || (cpu->state.rflags & X86_FLAG_AF);
+	bool high = al > 0x99 || cf, new_cf = high;
+
+	if (low) {
+		by += 6;
+		if (subtract)
+			new_cf |= al < 6;
+	}
+	if (high)
+		by += 0x60;
+	helper_set_gpr(cpu, X86_RAX, (uint8_t)(subtract ? al - by : al + by), 1);
+	set_flags(cpu, X86_FLAGS_ARITH,
+		  (flags_of_byte(al, by, subtract) & ~(uint64_t)(X86_FLAG_CF | X86_FLAG_AF)) |
+			  (new_cf ? X86_FLAG_CF : 0) | (low ? X86_FLAG_AF : 0));
+}
+
+/* AAA, AAS. SF, ZF, PF and OF, undefined, are those of the 16-bit operation before the upper nibble is cleared. */
 static void ascii_adjust(struct bt_cpu *cpu, bool subtract)
 {
-	uint16_t ax = (uint16_t)cpu->state.gpr[X86_RAX];
-	bool adjust = (ax & 15) > 9 || (cpu->state.rflags & X86_FLAG_AF);
+	uint16_t ax = (uint16_t)cpu->state.gpr[X86_RAX], by, r;
+	bool adjust = (ax & 15) > 9 || (cpu->state.rflags & X86_FLAG_AF), of;
 
-	if (adjust)
-		ax = (uint16_t)(subtract ? ax - 0x106 : ax + 0x106);
-	ax &= 0xff0f;
-	helper_set_gpr(cpu, X86_RAX, ax, 2);
-	set_flags(cpu, X86_FLAGS_ARITH, flags_szp((uint8_t)ax) | (adjust ? X86_FLAG_CF | X86_FLAG_AF : 0));
+	by = adjust ? 0x106 : 0;
+	r = (uint16_t)(subtract ? ax - by : ax + by);
+	of = subtract ? (ax ^ by) & (ax ^ r) & 0x8000 : ~(ax ^ by) & (ax ^ r) & 0x8000;
+	helper_set_gpr(cpu, X86_RAX, r & 0xff0f, 2);
+	set_flags(cpu, X86_FLAGS_ARITH,
+		  (flags_szp((uint8_t)r) & X86_FLAG_PF) | (r & 0x8000 ? X86_FLAG_SF : 0) | (r == 0 ? X86_FLAG_ZF : 0) |
+			  (of ? X86_FLAG_OF : 0) | (adjust ? X86_FLAG_CF | X86_FLAG_AF : 0));
 }
 
 enum bt_result bt_help_bcd(struct bt_cpu *cpu, const struct bt_call *call)
@@ -77,9 +90,8 @@ enum bt_result bt_help_bcd(struct bt_cpu *cpu, const struct bt_call *call)
 		set_flags(cpu, X86_FLAGS_ARITH, flags_szp(al % base));
 		break;
 	case 0xd5: /* aad */
-		al = (uint8_t)(al + ah * base);
-		helper_set_gpr(cpu, X86_RAX, al, 2);
-		set_flags(cpu, X86_FLAGS_ARITH, flags_szp(al));
+		helper_set_gpr(cpu, X86_RAX, (uint8_t)(al + ah * base), 2);
+		set_flags(cpu, X86_FLAGS_ARITH, flags_of_byte(al, (uint8_t)(ah * base), false));
 		break;
 	default: /* d6: salc */
 		helper_set_gpr(cpu, X86_RAX, cpu->state.rflags & X86_FLAG_CF ? 0xff : 0, 1);
@@ -195,6 +207,8 @@ enum bt_result bt_help_bt_memory(struct bt_cpu *cpu, const struct bt_call *call)
 		set_flags(cpu, X86_FLAG_CF, value & mask ? X86_FLAG_CF : 0);
 		return BT_NEXT;
 	}
+	if (kind && bt_page_host(cpu, linear, true, &host, &fault) < 0) /* a write from the start, also for the error code */
+		goto fault;
 	if (bt_read(cpu, linear, &value, size, &fault) < 0)
 		goto fault;
 	if (kind) {

@@ -328,6 +328,11 @@ enum bt_translate_status bt_translate(const struct bt_translate_request *request
 	t.insn = &d[0].insn;
 	t.code = cross ? joined : request->page + start;
 	emit_entries(&t, start, d[0].live_before, request->poll);
+	if (t.mode & BT_MODE_STEP) { /* mov byte gs:[stepping], 1 */
+		emit_bytes(&t.hot, (const uint8_t[]){ 0x65, 0xc6, 0x04, 0x25 }, 4);
+		emit32(&t.hot, (uint32_t)GS_OFF(stepping));
+		emit8(&t.hot, 1);
+	}
 
 	if (too_long) {
 		select_insn(&t, &d[0], joined);

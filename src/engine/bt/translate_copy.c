@@ -38,7 +38,13 @@ static bool wants_66(const struct translator *t)
 
 static void emit_immediates(struct translator *t, struct bt_buf *b)
 {
-	emit_bytes(b, t->code + t->insn->imm_offset, t->insn->imm_size + t->insn->imm2_size);
+	const struct x86_insn *insn = t->insn;
+
+	emit_bytes(b, t->code + insn->imm_offset, insn->imm_size + insn->imm2_size);
+	/* blendv: the immediate names a register, of which there are eight outside 64-bit mode */
+	if (!t->long_mode && insn->encoding == X86_ENC_VEX && insn->map == X86_MAP_0F3A && insn->opcode >= 0x4a &&
+	    insn->opcode <= 0x4c)
+		b->p[-1] &= 0x7f;
 }
 
 static void emit_legacy(struct translator *t, struct bt_buf *b, const struct host_mem *m, const uint8_t map[2])
@@ -138,6 +144,8 @@ static void emit_vex(struct translator *t, struct bt_buf *b, const struct host_m
 	unsigned reg, rm;
 
 	vex_registers(t, m, map, &reg, &rm, &x, &bb);
+	if (!t->long_mode) /* the top bit of vvvv and W of general registers are ignored */
+		payload = (uint8_t)((payload & 0x7f) | 0x40 | (insn->rex & 8) << 4);
 	if (insn->vvvv_is_gpr) {
 		unsigned v = host_reg(~(payload >> 3) & 15u, map);
 
@@ -165,8 +173,11 @@ static void emit_evex(struct translator *t, struct bt_buf *b, const struct host_
 	vex_registers(t, m, map, &reg, &rm, &x, &bb);
 	/* outside 64-bit mode the register bits are ignored: make them "not extended" */
 	p0 = (uint8_t)((p0 & 0x1f) | (reg < 8) << 7 | !x << 6 | !bb << 5);
-	if (!t->long_mode)
+	if (!t->long_mode) {
 		p0 |= 0x10;
+		p1 = (uint8_t)((p1 & 0x7f) | 0x40 | (insn->rex & 8) << 4);
+		p2 |= 0x08;
+	}
 	if (insn->vvvv_is_gpr) {
 		unsigned v = host_reg(~(p1 >> 3) & 15u, map);
 

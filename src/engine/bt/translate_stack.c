@@ -6,11 +6,9 @@
  */
 #include "engine/bt/translate.h"
 
-/* RSP += delta in the width of the stack pointer; flags unchanged. T0, T1 may be clobbered. */
-static void emit_adjust_rsp(struct translator *t, int32_t delta)
+/* RSP += delta in the width of the stack pointer; flags unchanged. T0 may be clobbered. */
+static void emit_adjust_rsp(struct translator *t, struct bt_buf *b, int32_t delta)
 {
-	struct bt_buf *b = &t->hot;
-
 	if (t->long_mode) {
 		emit_lea_disp(b, true, X86_RSP, X86_RSP, delta);
 	} else if (t->mode & BT_MODE_SS32) {
@@ -41,6 +39,14 @@ static void emit_load(struct bt_buf *b, unsigned size, unsigned reg, const struc
 	}
 }
 
+/* A stack write ends with RSP moved in both copies, before the runtime completes the slow one: it may leave the block then. */
+static void end_push(struct translator *t, struct access *a, int32_t delta)
+{
+	emit_adjust_rsp(t, &t->hot, delta);
+	emit_adjust_rsp(t, &t->cold, delta);
+	bt_access_end(t, a);
+}
+
 static struct access stack_access(const struct translator *t, int32_t disp, unsigned size, uint8_t kind, bool need_t0)
 {
 	return (struct access){
@@ -68,8 +74,7 @@ static void emit_push_reg(struct translator *t, unsigned reg, unsigned size)
 		emit_store(&t->hot, size, reg, &a.m);
 		emit_store(&t->cold, size, reg, &bt_cold_mem);
 	}
-	bt_access_end(t, &a);
-	emit_adjust_rsp(t, -(int32_t)size);
+	end_push(t, &a, -(int32_t)size);
 }
 
 static void emit_push_imm(struct translator *t, int32_t imm, unsigned size)
@@ -90,8 +95,7 @@ static void emit_push_imm(struct translator *t, int32_t imm, unsigned size)
 		else
 			emit32(b, (uint32_t)imm);
 	}
-	bt_access_end(t, &a);
-	emit_adjust_rsp(t, -(int32_t)size);
+	end_push(t, &a, -(int32_t)size);
 }
 
 void bt_emit_push_scratch(struct translator *t, unsigned size, uint8_t site_flags)
@@ -104,8 +108,7 @@ void bt_emit_push_scratch(struct translator *t, unsigned size, uint8_t site_flag
 	emit_store(&t->hot, size, T0, &a.m);
 	emit_load_gs(&t->cold, true, T1, GS_OFF(scratch[1]));
 	emit_store(&t->cold, size, T1, &bt_cold_mem);
-	bt_access_end(t, &a);
-	emit_adjust_rsp(t, -(int32_t)size);
+	end_push(t, &a, -(int32_t)size);
 }
 
 /* Load the instruction's memory operand (size bytes) into scratch[1], zero-extended. */
@@ -179,12 +182,12 @@ static void emit_pop_reg(struct translator *t, unsigned reg, unsigned size)
 		emit_load(&t->hot, size, reg, &a.m);
 		emit_load(&t->cold, size, reg, &bt_cold_mem);
 		bt_access_end(t, &a);
-		emit_adjust_rsp(t, (int32_t)size);
+		emit_adjust_rsp(t, &t->hot, (int32_t)size);
 		return;
 	}
 	emit_load_top(t, size, 0, 0);
 	emit_store_gs(&t->hot, true, T0, GS_OFF(scratch[1]));
-	emit_adjust_rsp(t, (int32_t)size);
+	emit_adjust_rsp(t, &t->hot, (int32_t)size);
 	emit_load_gs(&t->hot, true, T0, GS_OFF(scratch[1]));
 	emit_set_gpr(t, reg, size);
 }
@@ -211,8 +214,7 @@ static void translate_pop(struct translator *t)
 		emit_store(&t->hot, size, T0, &a.m);
 		emit_load_gs(&t->cold, true, T1, GS_OFF(scratch[1]));
 		emit_store(&t->cold, size, T1, &bt_cold_mem);
-		bt_access_end(t, &a);
-		emit_adjust_rsp(t, (int32_t)size);
+		end_push(t, &a, (int32_t)size);
 	}
 }
 
@@ -274,10 +276,10 @@ static void translate_ret(struct translator *t)
 
 	emit_load_top(t, size, 0, BT_SITE_MID);
 	if (t->long_mode || (t->mode & BT_MODE_SS32)) {
-		emit_adjust_rsp(t, pop);
+		emit_adjust_rsp(t, &t->hot, pop);
 	} else {
 		emit_store_gs(&t->hot, true, T0, GS_OFF(scratch[5]));
-		emit_adjust_rsp(t, pop);
+		emit_adjust_rsp(t, &t->hot, pop);
 		emit_load_gs(&t->hot, true, T0, GS_OFF(scratch[5]));
 	}
 	bt_emit_exit_indirect(t, &t->hot, size);
