@@ -21,7 +21,8 @@ static int near_target(struct bt_cpu *cpu, const struct bt_call *call, struct x8
 	if (!(call->imm & 1))
 		ip -= cpu->state.seg[X86_CS].base;
 	ip = opsize == 2 ? (uint16_t)ip : (uint32_t)ip;
-	if (ip > cpu->state.seg[X86_CS].limit) {
+	/* Falling through to beyond the limit is the next instruction's fault, not this one's. */
+	if (ip > cpu->state.seg[X86_CS].limit && ip != bt_rip(cpu, call->next_offset)) {
 		*fault = (struct x86_fault){ .vector = X86_GP, .has_error = true };
 		return -1;
 	}
