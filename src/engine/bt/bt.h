@@ -271,6 +271,7 @@ void bt_cache_note_fault(struct bt_cache *cache, bool cold, uint32_t host, uint1
 /* What the host's CPU has, decided once at start. (runtime) */
 struct bt_host {
 	bool bmi2, fsgsbase, fast_pext, avx, avx512, erms, fsrm, xsave, xsavec, movbe, adx;
+	bool pause_yields; /* more vCPUs than host CPUs: PAUSE is a helper that gives way */
 };
 extern struct bt_host bt_host;
 

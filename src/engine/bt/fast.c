@@ -3,6 +3,7 @@
  * What the fast files (compiled without vector registers) need instead of libc: locks on futexes, system calls,
  * saving the guest's vector state, setting GS base.
  */
+#include "engine/bt/helpers.h"
 #include "engine/bt/runtime.h"
 
 #include <asm/prctl.h>
@@ -97,4 +98,13 @@ void bt_fpu_save(struct bt_cpu *cpu)
 		__asm__ volatile("fxsave64 %0" : "+m"(cpu->state.xsave)::"memory");
 	v->fpu_saved = 1;
 	fpu_default();
+}
+
+/* A vCPU that spins may be waiting for one that has no host CPU: let others run now and then. */
+enum bt_result bt_help_pause(struct bt_cpu *cpu, const struct bt_call *call)
+{
+	(void)call;
+	if ((++bt_vcpu_of(cpu)->pauses & 31) == 0)
+		bt_yield();
+	return BT_NEXT;
 }

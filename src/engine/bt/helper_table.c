@@ -36,6 +36,7 @@ bt_helper *const bt_helpers[X86_OP_COUNT] = {
 	[X86_OP_SYSENTER] = bt_help_sysenter,
 	[X86_OP_SYSEXIT] = bt_help_sysexit,
 	[X86_OP_HLT] = bt_help_hlt,
+	[X86_OP_PAUSE] = bt_help_pause,
 	[X86_OP_VMCALL] = bt_help_vmcall,
 	[X86_OP_VMMCALL] = bt_help_vmcall,
 	/* segments */

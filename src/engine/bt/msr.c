@@ -22,6 +22,7 @@
 #define MSR_AMD_CPUID_7_FEATURES 0xc0011002u
 #define MSR_AMD_CPUID_FEATURES 0xc0011004u
 #define MSR_AMD_CPUID_EXT_FEATURES 0xc0011005u
+#define MSR_AMD_NB_CFG 0xc001001fu
 #define MSR_AMD_LS_CFG 0xc0011020u
 #define MSR_AMD_IC_CFG 0xc0011021u
 #define MSR_AMD_DC_CFG 0xc0011022u
@@ -85,6 +86,7 @@ static int read_inert(const struct bt_vcpu *v, uint32_t msr, uint64_t *value)
 		return 0;
 	case MSR_AMD_SYSCFG:
 	case MSR_AMD_PATCH_LOADER:
+	case MSR_AMD_NB_CFG:
 	case MSR_AMD_LS_CFG:
 	case MSR_AMD_IC_CFG:
 	case MSR_AMD_DC_CFG:

@@ -254,6 +254,7 @@ static int bt_vm_create(struct vm *vm, struct error *err)
 	if (!bt)
 		return error_set_errno(err, ENOMEM, "cannot create the translation engine");
 	detect_host();
+	bt_host.pause_yields = vm->vcpu_count > (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
 	bt->vm = vm;
 	bt->jump_template_fd = -1;
 	atomic_store(&bt->translating[0], ~0ull);

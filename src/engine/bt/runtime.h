@@ -239,6 +239,7 @@ struct bt_vcpu {
 	uint64_t fetch_large[16]; /* as bt_table.large */
 	struct bt_fetch fetch[BT_FETCH_ENTRIES];
 
+	uint32_t pauses;
 	uint8_t *area; /* the aliases */
 	uint64_t area_size;
 	void *signal_stack;

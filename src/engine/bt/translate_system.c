@@ -87,6 +87,8 @@ void bt_translate_system(struct translator *t)
 
 	switch (insn->op) {
 	case X86_OP_PAUSE:
+		if (bt_host.pause_yields)
+			break;
 		emit_bytes(&t->hot, (const uint8_t[]){ 0xf3, 0x90 }, 2);
 		return;
 	case X86_OP_RDTSC:
