@@ -5,6 +5,7 @@
 #ifndef LODGE_MACHINE_CPU_MODEL_H
 #define LODGE_MACHINE_CPU_MODEL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -21,6 +22,8 @@ struct cpu_source {
 
 /* The CPU we run on. Looks into /sys for what CPUID does not tell. Executes CPUID (slow under nested virtualization): call once. */
 void cpu_source_host(struct cpu_source *source);
+/* Is it AMD's (or Hygon's, which is the same)? */
+bool cpu_source_is_amd(const struct cpu_source *source);
 
 /*
  * Fill *model from spec ("host", "x86-64-v1" ... "x86-64-v4", each with ",+name" and ",-name") for a
