@@ -316,8 +316,6 @@ static void reset_machine(struct vm *vm)
 		priv->resets.items[i].function(priv->resets.items[i].opaque);
 	if (vm->board_reset)
 		vm->board_reset(vm);
-	for (unsigned i = 0; i < vm->vcpu_count; i++)
-		vcpu_reset_state(vm->vcpus[i]);
 }
 
 void vm_reset_rendezvous(struct vcpu *vcpu)
@@ -332,13 +330,27 @@ void vm_reset_rendezvous(struct vcpu *vcpu)
 		pthread_mutex_unlock(&priv->run_lock);
 		reset_machine(vm);
 		pthread_mutex_lock(&priv->run_lock);
-		priv->resetting = false;
 		priv->debug_held = 0;
+		priv->reset_left = vm->vcpu_count;
 		priv->reset_generation++;
 		pthread_cond_broadcast(&priv->run_cond);
 	}
 	while (priv->resetting && priv->reset_generation == generation && !ended(vm))
 		pthread_cond_wait(&priv->run_cond, &priv->run_lock);
+	if (priv->reset_generation != generation) {
+		/* Each resets its own CPU, and none goes on before all have: the first thing the BSP does may be
+		 * to send an INIT. */
+		pthread_mutex_unlock(&priv->run_lock);
+		vcpu_reset_state(vcpu);
+		pthread_mutex_lock(&priv->run_lock);
+		if (--priv->reset_left == 0) {
+			priv->resetting = false;
+			priv->resets_finished = priv->reset_generation;
+			pthread_cond_broadcast(&priv->run_cond);
+		}
+		while (priv->resets_finished == generation && !ended(vm))
+			pthread_cond_wait(&priv->run_cond, &priv->run_lock);
+	}
 	if (atomic_load(&vm->paused))
 		atomic_fetch_or(&vcpu->requests, VCPU_REQUEST_PAUSE);
 	pthread_mutex_unlock(&priv->run_lock);

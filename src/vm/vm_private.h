@@ -96,7 +96,9 @@ struct vm_priv {
 	uint64_t debug_held;       /* bit n: vCPU n hit a breakpoint and waits for vm_resume() */
 	bool resetting;            /* a reset was requested and not done */
 	unsigned reset_arrived;    /* vCPU threads waiting in it */
-	uint64_t reset_generation; /* resets done */
+	uint64_t reset_generation; /* resets of the devices done */
+	unsigned reset_left;       /* vCPUs that have not reset their state since */
+	uint64_t resets_finished;  /* reset_generation when the last of them had */
 
 	struct vm_callback_list resets, cleanups;
 	struct state_entry *states;
