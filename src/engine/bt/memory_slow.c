@@ -89,7 +89,7 @@ static void mmio_write(struct bt_vcpu *v, uint64_t gpa, const uint8_t *buf, unsi
 	}
 }
 
-static void ref_read(struct bt_vcpu *v, const struct bt_ref *ref, void *buf, unsigned size)
+void bt_ref_read(struct bt_vcpu *v, const struct bt_ref *ref, void *buf, unsigned size)
 {
 	if (ref->host)
 		copy_ram(buf, ref->host, size);
@@ -97,7 +97,7 @@ static void ref_read(struct bt_vcpu *v, const struct bt_ref *ref, void *buf, uns
 		mmio_read(v, ref->gpa, buf, size);
 }
 
-static void ref_write(struct bt_vcpu *v, const struct bt_ref *ref, const void *buf, unsigned size)
+void bt_ref_write(struct bt_vcpu *v, const struct bt_ref *ref, const void *buf, unsigned size)
 {
 	uint64_t index;
 
@@ -181,9 +181,9 @@ static uint64_t in_bounce(struct bt_vcpu *v, const struct bt_site *site, uint64_
 	uint8_t *p = v->bounce + (linear & 63);
 
 	if (site->access & X86_MEM_R) {
-		ref_read(v, &v->commit_ref[0], p, v->commit_first);
+		bt_ref_read(v, &v->commit_ref[0], p, v->commit_first);
 		if (v->commit_size > v->commit_first)
-			ref_read(v, &v->commit_ref[1], p + v->commit_first, v->commit_size - v->commit_first);
+			bt_ref_read(v, &v->commit_ref[1], p + v->commit_first, v->commit_size - v->commit_first);
 	}
 	v->commit = BT_COMMIT_BOUNCE;
 	v->r10 = (uint64_t)p;
@@ -310,9 +310,9 @@ static void commit_bounce(struct bt_vcpu *v)
 {
 	const uint8_t *p = v->bounce + (v->commit_linear & 63);
 
-	ref_write(v, &v->commit_ref[0], p, v->commit_first);
+	bt_ref_write(v, &v->commit_ref[0], p, v->commit_first);
 	if (v->commit_size > v->commit_first)
-		ref_write(v, &v->commit_ref[1], p + v->commit_first, v->commit_size - v->commit_first);
+		bt_ref_write(v, &v->commit_ref[1], p + v->commit_first, v->commit_size - v->commit_first);
 }
 
 static void commit_code(struct bt_vcpu *v)
@@ -406,9 +406,9 @@ int bt_access_read(struct bt_vcpu *v, uint64_t linear, void *buf, unsigned size,
 	}
 	if (translate_pieces(v, linear, size, write_intent, cls, implicit, ref, &first, fault))
 		return -1;
-	ref_read(v, &ref[0], buf, first);
+	bt_ref_read(v, &ref[0], buf, first);
 	if (first < size)
-		ref_read(v, &ref[1], (uint8_t *)buf + first, size - first);
+		bt_ref_read(v, &ref[1], (uint8_t *)buf + first, size - first);
 	if (!implicit)
 		note_watch(v, linear, size, false);
 	return 0;
@@ -450,9 +450,9 @@ int bt_access_write(struct bt_vcpu *v, uint64_t linear, const void *buf, unsigne
 	}
 	if (translate_pieces(v, linear, size, true, cls, implicit, ref, &first, fault))
 		return -1;
-	ref_write(v, &ref[0], buf, first);
+	bt_ref_write(v, &ref[0], buf, first);
 	if (first < size)
-		ref_write(v, &ref[1], (const uint8_t *)buf + first, size - first);
+		bt_ref_write(v, &ref[1], (const uint8_t *)buf + first, size - first);
 	if (!implicit)
 		note_watch(v, linear, size, true);
 	return 0;

@@ -335,6 +335,9 @@ int bt_access_write(struct bt_vcpu *v, uint64_t linear, const void *buf, unsigne
 int bt_system_read(struct x86_system *s, uint64_t linear, void *buf, unsigned size, unsigned flags, struct x86_fault *fault);
 int bt_system_write(struct x86_system *s, uint64_t linear, const void *buf, unsigned size, unsigned flags,
 		    struct x86_fault *fault);
+/* Access a translated piece of one page: RAM, ROM or devices. */
+void bt_ref_read(struct bt_vcpu *v, const struct bt_ref *ref, void *buf, unsigned size);
+void bt_ref_write(struct bt_vcpu *v, const struct bt_ref *ref, const void *buf, unsigned size);
 /* RAM at host (one page) was written through a host address: with other vCPUs, look whether it became code. */
 void bt_host_written(struct bt_vcpu *v, const uint8_t *host, uint64_t size);
 bool bt_watch_hit(struct bt_vcpu *v, uint64_t linear, unsigned size, bool write, uint64_t *dr6);
