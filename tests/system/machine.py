@@ -46,7 +46,7 @@ class Machine:
     def __init__(self, kernel, initrd=None, append="", cpus=1, memory="512M", disks=(), net="user", forwards=(), reboot=False,
                  devices=(), options=()):
         """disks: (path, "" | "readonly" | "snapshot"); forwards: (host port, guest port)."""
-        self.text = ""
+        self.text = self.pending = ""
         self.position = 0
         self.process = None
         if ENGINE == "qemu":
@@ -107,7 +107,14 @@ class Machine:
         data = self.process.stdout.read(65536)
         if not data:
             return False
-        self.text += data.decode("utf-8", "replace").replace("\r", "")
+        # Without carriage returns and terminal control: cursor movements become line ends, the rest goes.
+        raw = self.pending + data.decode("utf-8", "replace").replace("\r", "")
+        cut = raw.rfind("\x1b")
+        self.pending = ""
+        if cut >= 0 and not re.match(r"\x1b(\[[0-9;?]*[A-Za-z]|[^\[])", raw[cut:]):
+            raw, self.pending = raw[:cut], raw[cut:]
+        raw = re.sub(r"\x1b\[[0-9;]*H", "\n", raw)
+        self.text += re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|[^\[])", "", raw)
         return True
 
     def tail(self, lines=4):

@@ -91,21 +91,22 @@ static void smap(void)
 		}
 		CHECK_EQ("smap-alternating", bad, 0);
 	}
-	/* Implicit supervisor accesses ignore AC: a GDT in a user page. Load of a descriptor there must fault even with AC. */
+	/* Implicit supervisor accesses ignore AC: an LDT in a user page. A load from it must fault even with AC set. */
 	{
-		struct table_ptr user_gdt = { GDT_BYTES - 1, VA + 0x1000 }, k = { GDT_BYTES - 1, (ulong)gdt };
+		uint64_t *table = (uint64_t *)(VA + 0x1000);
 
 		asm volatile("stac");
-		memcpy((void *)(VA + 0x1000), gdt, GDT_BYTES);
-		lgdt(&user_gdt);
-		TRY("mov %0, %%fs", : : "r"(SEL_UDATA) : "memory");
-		lgdt(&k);
-		asm volatile("clac");
+		table[1] = descriptor(0, 0xfffff, 0xc0f3);
+		gdt[SEL_TEST / 8] = descriptor(VA + 0x1000, 0xff, 0x0082);
+		gdt[SEL_TEST / 8 + 1] = 0;
+		asm volatile("lldt %w0" : : "r"(SEL_TEST) : "memory");
+		TRY("mov %0, %%fs", : : "r"(0xc) : "memory");
+		asm volatile("clac; lldt %w0" : : "r"(0) : "memory");
 		CHECK_EQ("smap-implicit-vector", trap.vector, PF);
 		CHECK_EQ("smap-implicit-error", trap.error, 1);
-		CHECK_EQ("smap-implicit-cr2", trap.cr2, VA + 0x1000 + SEL_UDATA);
+		CHECK_EQ("smap-implicit-cr2", trap.cr2, VA + 0x1008);
 	}
-	/* AC keeps protecting nothing in user mode: CPL 3 accesses are not restricted */
+	/* CPL 3 accesses are not restricted */
 	write_cr4(read_cr4() & ~CR4_SMAP);
 	COPY_CODE(VA + 0x10000, user_stac);
 	write_cr4(read_cr4() | CR4_SMAP);
