@@ -61,18 +61,16 @@ static void test_halt_and_wake(void **state)
 
 	(void)state;
 	start(vm);
-	sleep_ms(30);
-	assert_true(vm->vcpus[0]->halted);
+	eventually(vm->vcpus[0]->halted && vm->vcpus[1]->halted);
 	assert_int_equal(runs[1], 0); /* waits for SIPI: the engine is never entered */
 	before = runs[0];
-	assert_true(before >= 1 && before < 10);
+	assert_true(before >= 1);
 	for (unsigned i = 1; i <= 100; i++) {
 		vcpu_interrupt(vm->vcpus[0]);
 		while (wakes < i)
 			sched_yield();
 	}
-	sleep_ms(20);
-	assert_true(vm->vcpus[0]->halted);
+	eventually(vm->vcpus[0]->halted);
 	assert_true(runs[0] - before <= 201); /* one look for each kick, or two where it came in between */
 	vm_destroy(vm);
 }
@@ -109,9 +107,8 @@ static void test_init_sipi(void **state)
 	vcpu_send_init(vm->vcpus[1]);
 	vcpu_send_sipi(vm->vcpus[1], 0x9a);
 	vcpu_send_sipi(vm->vcpus[1], 0x9a); /* the second of the usual two is ignored */
-	sleep_ms(30);
+	eventually(runs[1] > 0);
 	s = state_of(vm, 1);
-	assert_true(runs[1] > 0);
 	assert_int_equal(s->mp_state, X86_MP_RUNNABLE);
 	assert_int_equal(s->seg[X86_CS].selector, 0x9a00);
 	assert_int_equal(s->seg[X86_CS].base, 0x9a000);
@@ -120,13 +117,12 @@ static void test_init_sipi(void **state)
 	sleep_ms(10);
 	assert_int_equal(s->seg[X86_CS].selector, 0x9a00);
 	vcpu_send_init(vm->vcpus[1]);
-	sleep_ms(10);
-	assert_int_equal(s->mp_state, X86_MP_WAIT_FOR_SIPI);
+	eventually(s->mp_state == X86_MP_WAIT_FOR_SIPI);
 	vcpu_send_nmi(vm->vcpus[0]);
 	vcpu_send_nmi(vm->vcpus[0]);
 	vcpu_send_nmi(vm->vcpus[0]);
-	sleep_ms(10);
-	assert_int_equal(state_of(vm, 0)->nmi_pending, 2);
+	eventually(state_of(vm, 0)->nmi_pending == 2);
+	vm_pause(vm);
 	check_round_trip(vm);
 	vm_destroy(vm);
 }
@@ -197,25 +193,20 @@ static void test_reset(void **state)
 	start(vm);
 	vcpu_send_init(vm->vcpus[1]);
 	vcpu_send_sipi(vm->vcpus[1], 1);
-	for (unsigned i = 0; i < 10; i++) {
-		vcpu_request(vm->vcpus[0], VCPU_REQUEST_NMI);
-		sleep_ms(2);
+	for (unsigned i = 0; i < 20000 && !resets; i++) {
+		vcpu_request(vm->vcpus[0], VCPU_REQUEST_NMI); /* makes it run again */
+		sleep_ms(1);
 	}
-	sleep_ms(30);
-	assert_int_equal(resets, 1); /* asked for by a vCPU's own thread */
-	assert_int_equal(board_resets, 1);
-	assert_int_equal(state_of(vm, 1)->mp_state, X86_MP_WAIT_FOR_SIPI);
+	eventually(resets == 1 && board_resets == 1); /* asked for by a vCPU's own thread */
+	eventually(state_of(vm, 1)->mp_state == X86_MP_WAIT_FOR_SIPI);
 	assert_int_equal(state_of(vm, 0)->seg[X86_CS].selector, 0xf000);
 	vm_pause(vm);
 	vm_reset(vm); /* while paused: done, and still paused */
-	sleep_ms(30);
-	assert_int_equal(resets, 2);
-	assert_true(vm->vcpus[0]->paused && vm->vcpus[1]->paused);
+	eventually(resets == 2 && vm->vcpus[0]->paused && vm->vcpus[1]->paused);
 	vm_resume(vm);
 	for (unsigned i = 0; i < 20; i++)
 		vm_reset(vm);
-	sleep_ms(100);
-	assert_true(resets >= 3);
+	eventually(resets >= 3);
 	vm_pause(vm);
 	assert_true(vm->vcpus[0]->paused);
 	vm_destroy(vm);
@@ -304,18 +295,14 @@ static void test_debug(void **state)
 	hits = 0;
 	vm->debug_hook = debug_hook;
 	start(vm);
-	sleep_ms(20);
-	assert_int_equal(hits, 1);
+	eventually(hits == 1 && vm->vcpus[0]->paused);
 	assert_int_equal(runs[0], 1);
-	assert_true(vm->vcpus[0]->paused);
 	vm_pause(vm);
 	assert_true(vm->vcpus[1]->paused);
 	vm_resume(vm);
-	sleep_ms(20);
-	assert_int_equal(runs[0], 2);
+	eventually(runs[0] == 2 && vm->vcpus[0]->halted);
 	vcpu_kick(vm->vcpus[0]);
-	sleep_ms(20);
-	assert_int_equal(hits, 2);
+	eventually(hits == 2);
 	vm_destroy(vm);
 }
 
@@ -338,8 +325,7 @@ static void test_thread(void **state)
 	(void)state;
 	assert_null(vcpu_current());
 	start(vm);
-	sleep_ms(20);
-	assert_true(runs[0]);
+	eventually(runs[0]);
 	vm_destroy(vm);
 }
 
@@ -397,8 +383,7 @@ static void test_storm(void **state)
 		assert_int_equal(pthread_timedjoin_np(threads[i], NULL, &limit), 0);
 	}
 	vm_resume(vm);
-	sleep_ms(20);
-	assert_false(vm->vcpus[0]->paused);
+	eventually(!vm->vcpus[0]->paused);
 	vm_quit(vm);
 	assert_int_equal(vm_wait(vm), VM_END_QUIT);
 	vm_destroy(vm);

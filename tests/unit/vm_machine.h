@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -136,6 +137,16 @@ static inline void test_advance(struct vm *vm, uint64_t ns)
 	}
 	atomic_store(&priv->clock.frozen, target);
 }
+
+/* Wait until a condition that other threads bring about holds; the machine may be busy, so for long. */
+#define eventually(condition)                                                                      \
+	do {                                                                                       \
+		for (unsigned tries_ = 0; !(condition); tries_++) {                                \
+			if (tries_ == 20000)                                                       \
+				fail_msg("this never came true: %s", #condition);                  \
+			usleep(1000);                                                              \
+		}                                                                                  \
+	} while (0)
 
 /* An irq_line that counts its rising edges. */
 struct test_line {
