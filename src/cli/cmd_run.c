@@ -21,6 +21,7 @@
 #include "cli/monitor.h"
 #include "cli/options.h"
 #include "cli/stats.h"
+#include "machine/cpu_model.h"
 #include "vm/gdbstub.h"
 #include "vm/vm.h"
 
@@ -146,6 +147,11 @@ static int run(int argc, char **argv)
 	}
 	if (session.options.help) {
 		fputs(cmd_run.help, stdout);
+		run_options_free(&session.options);
+		return STATUS_OK;
+	}
+	if (session.options.cpu_help) {
+		cpu_model_print_names(stdout);
 		run_options_free(&session.options);
 		return STATUS_OK;
 	}

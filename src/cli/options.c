@@ -419,7 +419,8 @@ int run_options_parse(struct run_options *options, int argc, char **argv, struct
 		if (parse_option(options, option, optarg, err))
 			return -1;
 	}
-	if (options->help)
+	options->cpu_help = options->machine.cpu && strcmp(options->machine.cpu, "help") == 0;
+	if (options->help || options->cpu_help)
 		return 0;
 	if (optind < argc)
 		return error_set(err, 0, "unexpected argument '%s'; see 'lodge run --help'",

@@ -19,6 +19,7 @@ struct run_options {
 	bool summary;     /* --summary */
 	unsigned verbose; /* number of -v */
 	bool help;        /* --help was given: nothing else is valid */
+	bool cpu_help; /* --cpu help: list models and features */
 
 	char *owned[OWNED_STRING_MAX]; /* copies that machine's strings point into */
 	unsigned owned_count;

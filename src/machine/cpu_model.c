@@ -261,6 +261,13 @@ static const char *const aliases[][2] = {
 	{ "cmpxchg16b", "cx16" },  { "kvm-steal-time", "kvm_steal_time" },
 };
 
+/* Features of real CPUs that guests do not get. */
+static const char *const withheld[] = {
+	"amx_bf16", "amx_fp16", "amx_int8", "amx_tile", "fma4",	 "hle", "ibt", "la57", "monitor", "mpx", "mwaitx",
+	"pku",	    "ospke",	"rtm",	    "sgx",	"shstk", "smx", "svm", "tbm",  "user_shstk", "vmx", "waitpkg",
+	"xop",
+};
+
 static const char *const models[] = { "host", "x86-64-v1", "x86-64-v2", "x86-64-v3", "x86-64-v4" };
 static const uint8_t model_levels[] = { LEVEL_HOST, LEVEL_V1, LEVEL_V2, LEVEL_V3, LEVEL_V4 };
 
@@ -387,6 +394,9 @@ static int unknown_feature(const char *name, size_t len, struct error *err)
 	char close[160] = "";
 	size_t used = 0;
 
+	for (unsigned i = 0; i < ARRAY_SIZE(withheld); i++)
+		if (strlen(withheld[i]) == len && memcmp(withheld[i], name, len) == 0)
+			return error_set(err, 0, "CPU feature '%s' is not given to guests", withheld[i]);
 	for (unsigned distance = 1; distance <= 2 && !used; distance++)
 		for (unsigned i = 0; i < FEATURE_COUNT; i++) {
 			const char *candidate = features[i].name;

@@ -196,6 +196,8 @@ static void test_errors(void **test)
 	assert_int_equal(build(m, "host,+avx51f", 1), -1);
 	assert_non_null(strstr(m->err.text, "'avx51f'"));
 	assert_non_null(strstr(m->err.text, "avx512f"));
+	assert_int_equal(build(m, "host,+pku", 1), -1);
+	assert_non_null(strstr(m->err.text, "not given"));
 	assert_int_equal(build(m, "host,avx", 1), -1);
 	assert_non_null(strstr(m->err.text, "+avx"));
 	assert_int_equal(build(m, "host,", 1), -1);
