@@ -72,9 +72,11 @@ static int read_inert(const struct bt_vcpu *v, uint32_t msr, uint64_t *value)
 	case MSR_AMD_DE_CFG:
 		*value = 2; /* LFENCE is dispatch serialising */
 		return v->system.features.is_amd ? 0 : -1;
+	case X86_MSR_ARCH_CAPABILITIES:
+		*value = v->vm->cpu_model.arch_capabilities;
+		return 0;
 	case X86_MSR_MCG_CAP:
 	case X86_MSR_PRED_CMD:
-	case X86_MSR_ARCH_CAPABILITIES:
 	case MSR_PLATFORM_ID:
 	case MSR_EBL_CR_POWERON:
 	case MSR_SMI_COUNT:
