@@ -28,7 +28,11 @@ static __thread struct cached_region cache[CACHE_ENTRIES];
 
 void bus_init(struct bus *bus, const char *name, uint64_t limit)
 {
+	/* Sequences of different buses differ, since a bus may be where an old one was, which threads' caches still know. */
+	static uint32_t next_sequence;
+
 	*bus = (struct bus){ .name = name, .limit = limit };
+	bus->sequence = __atomic_add_fetch(&next_sequence, 1u << 20, __ATOMIC_RELAXED);
 	pthread_mutex_init(&bus->lock, NULL);
 }
 
