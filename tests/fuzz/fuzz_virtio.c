@@ -17,12 +17,12 @@
 #include <stdio.h>
 #include <sys/time.h>
 
-#include "../unit/virtio_driver.h"
 #include "block/image.h"
 #include "char/char.h"
 #include "device/pci_testdev.h"
 #include "device/virtio_devices.h"
 #include "net/net.h"
+#include "virtio_driver.h"
 
 #define DEVICES 4
 #define RING(q) (0x10000u + (q) * 0x4000u) /* descriptors, +0x2000 driver area, +0x3000 device area */
