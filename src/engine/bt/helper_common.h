@@ -52,7 +52,12 @@ static inline int helper_linear(struct bt_cpu *cpu, unsigned seg, uint64_t offse
 {
 	if (likely(x86_in_64bit(&cpu->state))) {
 		*linear = offset + (seg >= X86_FS ? cpu->state.seg[seg].base : 0);
-		return 0; /* canonical form is checked by the access */
+		/* Canonical form is checked by the access, but for the stack segment the vector differs. */
+		if (seg == X86_SS && unlikely(!bt_canonical(*linear) || !bt_canonical(*linear + size - 1))) {
+			*fault = (struct x86_fault){ .vector = X86_SS_FAULT, .has_error = true };
+			return -1;
+		}
+		return 0;
 	}
 	return x86_linear_address(bt_system(cpu), (enum x86_seg)seg, offset, size, write, linear, fault);
 }

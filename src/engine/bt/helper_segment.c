@@ -53,6 +53,14 @@ enum bt_result bt_help_mov_from_seg(struct bt_cpu *cpu, const struct bt_call *ca
 	return store_selector(cpu, call, cpu->state.seg[seg].selector);
 }
 
+/* Outside 64-bit code a loaded segment may change the mode (flat or not) of what follows. */
+static enum bt_result segment_end(struct bt_cpu *cpu, const struct bt_call *call, int rc, const struct x86_fault *fault)
+{
+	enum bt_result result = helper_end(cpu, call, rc, fault);
+
+	return result == BT_NEXT && !x86_in_64bit(&cpu->state) ? BT_JUMP : result;
+}
+
 enum bt_result bt_help_mov_to_seg(struct bt_cpu *cpu, const struct bt_call *call)
 {
 	struct x86_fault fault;
@@ -71,7 +79,7 @@ enum bt_result bt_help_mov_to_seg(struct bt_cpu *cpu, const struct bt_call *call
 		if (seg == X86_SS)
 			cpu->state.mov_ss_shadow = 1;
 	}
-	return helper_end(cpu, call, rc, &fault);
+	return segment_end(cpu, call, rc, &fault);
 }
 
 /* PUSH/POP Sreg: the segment is in opcode bits 3-5, in both maps. */
@@ -107,7 +115,7 @@ enum bt_result bt_help_pop_seg(struct bt_cpu *cpu, const struct bt_call *call)
 		if (seg == X86_SS)
 			cpu->state.mov_ss_shadow = 1;
 	}
-	return helper_end(cpu, call, rc, &fault);
+	return segment_end(cpu, call, rc, &fault);
 }
 
 /* LES LDS LSS LFS LGS */
@@ -142,7 +150,7 @@ enum bt_result bt_help_load_far_ptr(struct bt_cpu *cpu, const struct bt_call *ca
 		bt_update_segments(cpu);
 		helper_set_gpr(cpu, call->reg, offset, call->opsize);
 	}
-	return helper_end(cpu, call, rc, &fault);
+	return segment_end(cpu, call, rc, &fault);
 }
 
 static bool protected_only(const struct bt_cpu *cpu)

@@ -35,9 +35,9 @@ static void vsib_registers(struct vsib *s)
 	s->mask = insn->vvvv & 15;
 	if (s->evex) {
 		/* 62 P0 P1 P2: R' is bit 4 of P0, V' bit 3 and aaa bits 0-2 of P2, all but aaa inverted */
-		if (!(op[-3] & 0x10))
+		if (x86_in_64bit(&s->cpu->state) && !(op[-3] & 0x10))
 			s->data |= 16;
-		if (!(op[-1] & 0x08))
+		if (x86_in_64bit(&s->cpu->state) && !(op[-1] & 0x08))
 			s->index |= 16;
 		s->mask = op[-1] & 7;
 	}
@@ -67,6 +67,7 @@ static enum bt_result gather_scatter(struct vsib *s, bool scatter)
 	struct bt_cpu *cpu = s->cpu;
 	uint8_t data[64], indices[64], mask[64];
 	uint64_t opmask;
+	bool progress = false;
 	int rc = 0;
 
 	bt_fpu_save(cpu);
@@ -85,6 +86,7 @@ static enum bt_result gather_scatter(struct vsib *s, bool scatter)
 				       helper_load(cpu, s->insn.seg, ea, element, s->element, &s->fault);
 			if (rc)
 				break;
+			progress = true;
 		}
 		opmask &= ~(1ull << i);
 		if (!s->evex)
@@ -93,9 +95,13 @@ static enum bt_result gather_scatter(struct vsib *s, bool scatter)
 	if (!rc) {
 		opmask = 0;
 		bt_fill(mask, 0, sizeof(mask));
-		/* Beyond what was gathered the destination is zero. */
-		bt_fill(data + s->count * s->element, 0, sizeof(data) - s->count * s->element);
 	}
+	/* A destination that was written is zero beyond its elements; EVEX forms interrupted by a fault zero what lies
+	 * beyond the vector length, VEX forms nothing yet. */
+	if (!rc)
+		bt_fill(data + s->count * s->element, 0, sizeof(data) - s->count * s->element);
+	else if (progress && s->evex)
+		bt_fill(data + s->insn.vl, 0, sizeof(data) - s->insn.vl);
 	if (!scatter)
 		vector_write(cpu, s->data, data);
 	if (s->evex)
@@ -103,6 +109,31 @@ static enum bt_result gather_scatter(struct vsib *s, bool scatter)
 	else
 		vector_write(cpu, s->mask, mask);
 	return rc ? bt_raise(cpu, s->call->offset, &s->fault) : BT_NEXT;
+}
+
+/* MMX registers are the physical x87 registers; the image holds those in stack order. */
+static unsigned x87_top(const struct bt_cpu *cpu)
+{
+	return cpu->state.xsave[3] >> 3 & 7;
+}
+
+static void mmx_read(struct bt_cpu *cpu, unsigned reg, uint8_t out[8])
+{
+	bt_copy(out, cpu->state.xsave + XSAVE_ST + ((reg - x87_top(cpu)) & 7) * 16, 8);
+}
+
+/* What every MMX instruction does: top of stack 0, all registers valid. */
+static void mmx_enter(struct bt_cpu *cpu)
+{
+	uint8_t old[128];
+	unsigned top = x87_top(cpu);
+
+	bt_copy(old, cpu->state.xsave + XSAVE_ST, sizeof(old));
+	for (unsigned i = 0; i < 8; i++)
+		bt_copy(cpu->state.xsave + XSAVE_ST + i * 16, old + ((i - top) & 7) * 16, 16);
+	cpu->state.xsave[3] &= (uint8_t)~0x38;
+	cpu->state.xsave[4] = 0xff;
+	vector_mark(cpu, COMPONENT_X87);
 }
 
 /* MASKMOVQ, MASKMOVDQU: bytes of one register where the other's sign bits say so, to DS:rDI. */
@@ -118,8 +149,8 @@ static enum bt_result masked_bytes(struct vsib *s)
 
 	bt_fpu_save(cpu);
 	if (mmx) {
-		bt_copy(data, cpu->state.xsave + XSAVE_ST + reg * 16, 8);
-		bt_copy(mask, cpu->state.xsave + XSAVE_ST + rm * 16, 8);
+		mmx_read(cpu, reg, data);
+		mmx_read(cpu, rm, mask);
 	} else {
 		vector_read(cpu, reg | (insn->rex & 4u) << 1, data);
 		vector_read(cpu, rm | (insn->rex & 1u) << 3, mask);
@@ -128,11 +159,8 @@ static enum bt_result masked_bytes(struct vsib *s)
 		if ((mask[i] & 0x80) &&
 		    helper_store(cpu, seg, (ea + i) & address_mask(insn), data + i, 1, &s->fault) < 0)
 			return bt_raise(cpu, s->call->offset, &s->fault);
-	if (mmx) { /* as every MMX instruction: top of stack 0, all registers valid */
-		cpu->state.xsave[3] &= (uint8_t)~0x38;
-		cpu->state.xsave[4] = 0xff;
-		vector_mark(cpu, COMPONENT_X87);
-	}
+	if (mmx)
+		mmx_enter(cpu);
 	return BT_NEXT;
 }
 

@@ -31,7 +31,7 @@ static const struct element_rule element_rules[] = {
 	{ 2, 0x00, { 1, 1 } }, { 2, 0x04, { 2, 2 } }, { 2, 0x0b, { 2, 2 } }, { 2, 0x1c, { 1, 1 } }, { 2, 0x1d, { 2, 2 } },
 	{ 2, 0x2b, { 2, 2 } }, { 2, 0x38, { 1, 1 } }, { 2, 0x3a, { 2, 2 } }, { 2, 0x3c, { 1, 1 } }, { 2, 0x3e, { 2, 2 } },
 	{ 2, 0x26, { 1, 2 } }, { 2, 0x54, { 1, 2 } }, { 2, 0x62, { 1, 2 } }, { 2, 0x63, { 1, 2 } }, { 2, 0x66, { 1, 2 } },
-	{ 2, 0x70, { 2, 2 } }, { 2, 0x72, { 2, 2 } }, { 2, 0x75, { 1, 2 } }, { 2, 0x7d, { 1, 2 } }, { 2, 0x8d, { 1, 2 } },
+	{ 2, 0x70, { 2, 2 } }, { 2, 0x72, { 2, 2 } }, { 2, 0x75, { 1, 2 } }, { 2, 0x78, { 1, 1 } }, { 2, 0x79, { 2, 2 } }, { 2, 0x7d, { 1, 2 } }, { 2, 0x8d, { 1, 2 } },
 	{ 2, 0x8f, { 1, 1 } }, { 2, 0xcf, { 1, 1 } },
 	/* 0F3A */
 	{ 3, 0x0f, { 1, 1 } }, { 3, 0x3e, { 1, 2 } }, { 3, 0x3f, { 1, 2 } }, { 3, 0x42, { 2, 2 } }, { 3, 0x70, { 2, 2 } },
@@ -184,7 +184,7 @@ static void transfer(struct bt_vcpu *v, const struct bt_ref *ref, uint64_t bytes
 	}
 }
 
-uint64_t bt_masked_access(struct bt_vcpu *v, const struct bt_site *site, uint64_t linear, enum bt_class cls)
+bool bt_masked_access(struct bt_vcpu *v, const struct bt_site *site, uint64_t linear, enum bt_class cls, uint64_t *target)
 {
 	struct bt_cpu *cpu = v->cpu;
 	bool write = site->access & X86_MEM_W;
@@ -195,13 +195,17 @@ uint64_t bt_masked_access(struct bt_vcpu *v, const struct bt_site *site, uint64_
 	uint8_t *p;
 
 	if (size > 64 || x86_decode(&insn, site->bytes, sizeof(site->bytes), v->mode & BT_MODE_CODE) <= 0)
-		return 0;
+		return false;
 	bt_fpu_save(cpu);
 	v->stats.slow_masked++;
 	bytes = insn.encoding == X86_ENC_EVEX ? evex_bytes(cpu, &insn, site->bytes, size) : vex_bytes(cpu, &insn, size);
 	bytes &= low_bits(size);
 	if (bytes == low_bits(size))
-		return 0;
+		return false;
+	if (bytes && (site->flags & BT_SITE_EXPLICIT_ALIGN) && (linear & (size - 1))) {
+		*target = bt_finish(cpu, bt_raise_vector(cpu, site->offset, X86_GP, true, 0));
+		return true;
+	}
 	first = first < size ? first : size;
 	part[0] = bytes & low_bits(first);
 	part[1] = bytes & ~low_bits(first);
@@ -213,8 +217,16 @@ uint64_t bt_masked_access(struct bt_vcpu *v, const struct bt_site *site, uint64_
 			continue;
 		skip = first_byte(part[i]) - (i ? first : 0);
 		at = (start + skip) & wrap;
-		if (bt_translate_data(v, at, write, cls, false, &v->commit_ref[i], &fault))
-			return bt_finish(cpu, bt_raise(cpu, site->offset, &fault));
+		if (!bt_canonical(at) && wrap == ~0ull) {
+			bool stack = site->flags & BT_SITE_STACK || site->seg == X86_SS;
+
+			*target = bt_finish(cpu, bt_raise_vector(cpu, site->offset, stack ? X86_SS_FAULT : X86_GP, true, 0));
+			return true;
+		}
+		if (bt_translate_data(v, at, write, cls, false, &v->commit_ref[i], &fault)) {
+			*target = bt_finish(cpu, bt_raise(cpu, site->offset, &fault));
+			return true;
+		}
 		/* Of the piece's first byte. */
 		v->commit_ref[i].gpa -= skip;
 		if (v->commit_ref[i].host)
@@ -227,7 +239,8 @@ uint64_t bt_masked_access(struct bt_vcpu *v, const struct bt_site *site, uint64_
 		if (ref->host && !(write && (ref->code || ref->readonly))) {
 			v->r10 = (uint64_t)(part[1] ? ref->host - first : ref->host);
 			v->commit = BT_COMMIT_NONE;
-			return (uint64_t)site + (uint64_t)(int64_t)site->slow;
+			*target = (uint64_t)site + (uint64_t)(int64_t)site->slow;
+			return true;
 		}
 	}
 	p = v->bounce + (linear & 63);
@@ -242,7 +255,8 @@ uint64_t bt_masked_access(struct bt_vcpu *v, const struct bt_site *site, uint64_
 	v->commit_first = first;
 	v->commit_mask = bytes;
 	v->r10 = (uint64_t)p;
-	return (uint64_t)site + (uint64_t)(int64_t)site->slow;
+	*target = (uint64_t)site + (uint64_t)(int64_t)site->slow;
+	return true;
 }
 
 void bt_masked_commit(struct bt_vcpu *v)

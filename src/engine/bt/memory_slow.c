@@ -38,11 +38,6 @@ static void copy_ram(void *dst, const void *src, unsigned size)
 	}
 }
 
-static bool canonical(uint64_t linear)
-{
-	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
-}
-
 static uint64_t linear_mask(const struct x86_cpu_state *s)
 {
 	return s->efer & X86_EFER_LMA ? ~0ull : 0xffffffffull;
@@ -249,20 +244,22 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 		if (x86_linear_address(&v->system, site->seg, offset, size, write, &linear, &fault))
 			return raise_at(cpu, site, &fault);
 		slow |= site->seg > X86_GS || offset + size > cpu->seg_end[write][site->seg];
-	} else if (unlikely(!canonical(linear) || !canonical(linear + size - 1))) {
+	}
+	if (site->flags & BT_SITE_MASKED) {
+		uint64_t target;
+
+		if (bt_masked_access(v, site, linear, cls, &target))
+			return target;
+	}
+	if (unlikely(!bt_canonical(linear) || !bt_canonical(linear + size - 1))) {
 		bool stack = site->flags & BT_SITE_STACK || site->seg == X86_SS;
 
 		return raise_vector_at(cpu, site, stack ? X86_SS_FAULT : X86_GP);
 	}
+	if (unlikely((site->flags & BT_SITE_EXPLICIT_ALIGN) && (linear & (size - 1))))
+		return raise_vector_at(cpu, site, X86_GP);
 	if (unlikely(slow) && (v->mode & BT_MODE_ALIGN) && misaligned(linear, size))
 		return raise_vector_at(cpu, site, X86_AC);
-
-	if (site->flags & BT_SITE_MASKED) {
-		uint64_t target = bt_masked_access(v, site, linear, cls);
-
-		if (target)
-			return target;
-	}
 	first = (unsigned)(PAGE_SIZE - (linear & PAGE_MASK));
 	if (first > size)
 		first = size;
@@ -376,7 +373,7 @@ static void note_watch(struct bt_vcpu *v, uint64_t linear, unsigned size, bool w
 static int translate_pieces(struct bt_vcpu *v, uint64_t linear, unsigned size, bool write, enum bt_class cls, bool implicit,
 			    struct bt_ref ref[2], unsigned *first, struct x86_fault *fault)
 {
-	if ((v->cpu->state.efer & X86_EFER_LMA) && (!canonical(linear) || !canonical(linear + size - 1)))
+	if ((v->cpu->state.efer & X86_EFER_LMA) && (!bt_canonical(linear) || !bt_canonical(linear + size - 1)))
 		return access_fault(fault, X86_GP);
 	*first = (unsigned)(PAGE_SIZE - (linear & PAGE_MASK));
 	if (*first > size)
@@ -478,7 +475,7 @@ int bt_page_host(struct bt_cpu *cpu, uint64_t linear, bool write, uint8_t **host
 	*host = bt_tlb_lookup(v->tables[cls], linear, write);
 	if (likely(*host))
 		return 0;
-	if ((cpu->state.efer & X86_EFER_LMA) && !canonical(linear))
+	if ((cpu->state.efer & X86_EFER_LMA) && !bt_canonical(linear))
 		return access_fault(fault, X86_GP);
 	if (bt_translate_data(v, linear, write, cls, false, &ref, fault))
 		return -1;

@@ -57,6 +57,11 @@ static inline void bt_fill64(void *dst, uint64_t value, uint64_t n)
 	__asm__ volatile("rep stosq" : "+D"(dst), "+c"(n) : "a"(value) : "memory");
 }
 
+static inline bool bt_canonical(uint64_t linear)
+{
+	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
+}
+
 /* ---- guest pages ---- */
 
 struct bt_cross { /* a block whose one instruction ends on this page */
@@ -343,8 +348,8 @@ void bt_host_written(struct bt_vcpu *v, const uint8_t *host, uint64_t size);
 bool bt_watch_hit(struct bt_vcpu *v, uint64_t linear, unsigned size, bool write, uint64_t *dr6);
 
 /* ---- masked.c ---- */
-/* A masked vector access that missed: where to go on, or 0: treat it as an ordinary one. */
-uint64_t bt_masked_access(struct bt_vcpu *v, const struct bt_site *site, uint64_t linear, enum bt_class cls);
+/* A masked vector access that missed. True: *target is what bt_part_memory() returns; false: treat it as an ordinary one. */
+bool bt_masked_access(struct bt_vcpu *v, const struct bt_site *site, uint64_t linear, enum bt_class cls, uint64_t *target);
 void bt_masked_commit(struct bt_vcpu *v);
 
 /* ---- cache.c ---- */
