@@ -251,13 +251,13 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 		if (bt_masked_access(v, site, linear, cls, &target))
 			return target;
 	}
+	if (unlikely((site->flags & BT_SITE_EXPLICIT_ALIGN) && (linear & (size - 1))))
+		return raise_vector_at(cpu, site, X86_GP);
 	if (unlikely(!bt_canonical(linear) || !bt_canonical(linear + size - 1))) {
 		bool stack = site->flags & BT_SITE_STACK || site->seg == X86_SS;
 
 		return raise_vector_at(cpu, site, stack ? X86_SS_FAULT : X86_GP);
 	}
-	if (unlikely((site->flags & BT_SITE_EXPLICIT_ALIGN) && (linear & (size - 1))))
-		return raise_vector_at(cpu, site, X86_GP);
 	if (unlikely(slow) && (v->mode & BT_MODE_ALIGN) && misaligned(linear, size))
 		return raise_vector_at(cpu, site, X86_AC);
 	first = (unsigned)(PAGE_SIZE - (linear & PAGE_MASK));

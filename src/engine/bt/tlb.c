@@ -11,8 +11,8 @@
  * the vCPU's area; changing the address space changes GS base. The tables of class K are shared by all aliases:
  * they hold supervisor pages only, nearly all global, and the few that are not are journalled apart and dropped at each change.
  *
- * Empty. Tags start as zero pages: tag 0 can only match linear page 0, whose index is 0, so only that entry is
- * set to BT_TAG_EMPTY by hand. Jump entries start as a private mapping of one template.
+ * Empty. Tags start as zero pages: tag 0 can only match linear page 0, which is looked for at two indices (table_use());
+ * these are set to BT_TAG_EMPTY by hand. Jump entries start as a private mapping of one template.
  *
  * Write tags and code. A page with PAGE_FLAG_CODE has no write tags anywhere. A fill publishes
  * the tag and then looks at the flag again; whoever sets the flag does so before it looks for tags (bt_tlb_protect_page).
@@ -20,7 +20,6 @@
 #include "engine/bt/runtime.h"
 
 #define INDEX(linear) (unsigned)(((linear) >> 12) & (BT_TLB_ENTRIES - 1))
-#define JUMP_INDEX(linear) (unsigned)((linear) & (BT_JC_ENTRIES - 1))
 
 /* ---- sets hashed into bitmaps ---- */
 
@@ -57,19 +56,21 @@ static void table_init(struct bt_table *tb, uint64_t gs_base, enum bt_class cls)
 	tb->jump_mode = ~0u;
 }
 
-static void table_use(struct bt_table *tb)
-{
-	if (tb->initialised)
-		return;
-	tb->t->tag_read[0] = BT_TAG_EMPTY;
-	tb->t->tag_write[0] = BT_TAG_EMPTY;
-	tb->initialised = true;
-}
-
 static void drop_entry(struct bt_table *tb, unsigned i)
 {
 	tb->t->tag_read[i] = BT_TAG_EMPTY;
 	tb->t->tag_write[i] = BT_TAG_EMPTY;
+}
+
+static void table_use(struct bt_table *tb)
+{
+	if (tb->initialised)
+		return;
+	/* The index comes from an access's first byte and the tag from its last: page 0 is looked for at its own index, and
+	 * at the last one by an access that wraps. */
+	drop_entry(tb, 0);
+	drop_entry(tb, BT_TLB_ENTRIES - 1);
+	tb->initialised = true;
 }
 
 static void drop_jump(struct bt_vcpu *v, struct bt_table *tb, unsigned i)
@@ -336,7 +337,7 @@ const struct bt_fetch *bt_translate_fetch(struct bt_vcpu *v, uint64_t linear, st
 void bt_jump_fill(struct bt_vcpu *v, uint64_t linear, const struct bt_block *block, bool global)
 {
 	struct bt_table *tb = v->tables[(block->mode & BT_MODE_CLASS) >> BT_MODE_CLASS_SHIFT];
-	unsigned i = JUMP_INDEX(linear);
+	unsigned i = bt_jump_index(linear);
 	struct bt_jump *entry = &tb->t->jump[i];
 
 	if (entry->linear == BT_JUMP_EMPTY) {
@@ -367,13 +368,15 @@ static void jump_flush_page(struct bt_vcpu *v, struct bt_table *tb, uint64_t lin
 
 	if (!tb->jump_count || !bit_test(tb->jump_pages, jump_page_bit(page)))
 		return;
-	for (unsigned n = 0; n < 0x1000 + 15; n++) {
-		uint64_t l = page - 15 + n;
-		unsigned i = JUMP_INDEX(l);
+	for (uint64_t l = page - 15; l < page; l++)
+		if (tb->t->jump[bt_jump_index(l)].linear == l)
+			drop_jump(v, tb, bt_jump_index(l));
+	for (unsigned n = 0, first = bt_jump_index(page) & ~0xfffu; n < 0x1000; n++) {
+		unsigned i = first + n;
 
-		if (!(i & 255) && !bit_test(tb->jump_touched, i / 256))
+		if (!(n & 255) && !bit_test(tb->jump_touched, i / 256))
 			n += 255;
-		else if (tb->t->jump[i].linear == l)
+		else if (PAGE_OF(tb->t->jump[i].linear) == page)
 			drop_jump(v, tb, i);
 	}
 }
