@@ -68,7 +68,14 @@ enum bt_class {
 
 /* ---- tables reached from translated code at constant offsets from GS base ---- */
 #define BT_TLB_ENTRIES 65536u /* direct-mapped by linear address bits 12-27 */
-#define BT_JC_ENTRIES 65536u  /* jump cache, by linear address bits 0-15 */
+#define BT_JC_ENTRIES 65536u  /* jump cache, by bt_jump_index() */
+
+/* Where a target lies in the jump cache. Bits 16-31 are folded in: programs and the kernel have more than 64 KiB of
+ * hot code. All targets of one page share one aligned run of 4096 entries. */
+static inline unsigned bt_jump_index(uint64_t linear)
+{
+	return (uint16_t)(linear ^ (uint32_t)linear >> 16);
+}
 
 struct bt_jump { /* a jump-cache entry */
 	uint64_t linear; /* full linear address of the target; ~0: empty */

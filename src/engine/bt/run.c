@@ -272,7 +272,7 @@ uint64_t bt_part_jump(struct bt_cpu *cpu, uint64_t unused, uint64_t linear)
 {
 	struct bt_vcpu *v = bt_vcpu_of(cpu);
 	struct bt_table *tb = v->tables[(v->mode & BT_MODE_CLASS) >> BT_MODE_CLASS_SHIFT];
-	unsigned i = linear & (BT_JC_ENTRIES - 1);
+	unsigned i = bt_jump_index(linear);
 
 	(void)unused;
 	v->stats.jump_misses++;
@@ -343,7 +343,7 @@ uint64_t bt_continue(struct bt_cpu *cpu)
 	mode = bt_mode(v);
 	linear = linear_rip(s);
 	tb = v->tables[(mode & BT_MODE_CLASS) >> BT_MODE_CLASS_SHIFT];
-	i = linear & (BT_JC_ENTRIES - 1);
+	i = bt_jump_index(linear);
 	if (unlikely(!jump_table_fits(tb, s, mode) || tb->t->jump[i].linear != linear))
 		return 0;
 	if (unlikely(!v->user_seen && (mode & (BT_MODE_CLASS | BT_MODE_V86_REAL)) == BT_CLASS_U << BT_MODE_CLASS_SHIFT))

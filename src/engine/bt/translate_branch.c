@@ -38,7 +38,11 @@ static void emit_far(struct translator *t, struct bt_buf *b, unsigned opsize, bo
 		emit_mov(b, false, T0, T0);
 	if (flags == FLAGS_HOST)
 		bt_flags_save(b, T1);
-	emit_movzx16(b, T1, T0);
+	/* the index, bt_jump_index(); EFLAGS are free: the guest's are in the slot */
+	emit_mov(b, false, T1, T0);
+	emit_shift_imm(b, false, 5, T1, 16);
+	emit_bytes(b, (const uint8_t[]){ 0x45, 0x31, 0xd3 }, 3); /* xor r11d, r10d */
+	emit_movzx16(b, T1, T1);
 	emit_lea(b, false, T1, &(struct host_mem){ .base = T1, .index = T1 });
 	/* jmp gs:[r11*8 + jump.code] */
 	emit_bytes(b, (const uint8_t[]){ 0x65, 0x42, 0xff, 0x24, 0xdd }, 5);
