@@ -13,7 +13,11 @@ disk=$cache/run-disk.img
 [ -f "$disk" ] || truncate -s 64M "$disk"
 
 action=lodge.demo
-[ ! -t 0 ] || action=
+if [ -t 0 ]; then
+	size=$(stty size | tr ' ' x)
+	action=
+	[ "$size" = 0x0 ] || action=lodge.size=$size
+fi
 say "booting Debian's kernel $(cat "$kernel/version")"
 # shellcheck disable=SC2086
 exec "$lodge" run --summary --name run --cpus 2 --memory 512M --kernel "$kernel/vmlinuz" --initrd "$initramfs" \
