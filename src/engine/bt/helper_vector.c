@@ -155,12 +155,12 @@ static enum bt_result masked_bytes(struct vsib *s)
 		vector_read(cpu, reg | (insn->rex & 4u) << 1, data);
 		vector_read(cpu, rm | (insn->rex & 1u) << 3, mask);
 	}
+	if (mmx)
+		mmx_enter(cpu);
 	for (unsigned i = 0; i < size; i++)
 		if ((mask[i] & 0x80) &&
 		    helper_store(cpu, seg, (ea + i) & address_mask(insn), data + i, 1, &s->fault) < 0)
 			return bt_raise(cpu, s->call->offset, &s->fault);
-	if (mmx)
-		mmx_enter(cpu);
 	return BT_NEXT;
 }
 

@@ -163,6 +163,13 @@ static bool misaligned(uint64_t linear, unsigned size)
 	return align & (align - 1) ? false : linear & (align - 1);
 }
 
+/* A misaligned operand of an instruction that wants it aligned: #GP(0), before #SS and #PF. Where the access does
+ * not fault otherwise the host's instruction decides, on an address with the same low bits. */
+static bool sse_misaligned(const struct bt_site *site, uint64_t linear)
+{
+	return (site->flags & BT_SITE_EXPLICIT_ALIGN) && (linear & (site->size - 1u));
+}
+
 /* Let the access work on host memory in place. */
 static uint64_t in_place(struct bt_vcpu *v, const struct bt_site *site, uint8_t *host, bool code)
 {
@@ -251,12 +258,10 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 		if (bt_masked_access(v, site, linear, cls, &target))
 			return target;
 	}
-	if (unlikely((site->flags & BT_SITE_EXPLICIT_ALIGN) && (linear & (size - 1))))
-		return raise_vector_at(cpu, site, X86_GP);
 	if (unlikely(!bt_canonical(linear) || !bt_canonical(linear + size - 1))) {
 		bool stack = site->flags & BT_SITE_STACK || site->seg == X86_SS;
 
-		return raise_vector_at(cpu, site, stack ? X86_SS_FAULT : X86_GP);
+		return raise_vector_at(cpu, site, stack && !sse_misaligned(site, linear) ? X86_SS_FAULT : X86_GP);
 	}
 	if (unlikely(slow) && (v->mode & BT_MODE_ALIGN) && misaligned(linear, size))
 		return raise_vector_at(cpu, site, X86_AC);
@@ -264,7 +269,7 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 	if (first > size)
 		first = size;
 	if (bt_translate_data(v, linear, write, cls, false, &ref[0], &fault))
-		return raise_at(cpu, site, &fault);
+		return sse_misaligned(site, linear) ? raise_vector_at(cpu, site, X86_GP) : raise_at(cpu, site, &fault);
 	if (unlikely(v->watch_active)) {
 		slow = true;
 		if (watch(v, site, linear))
@@ -291,7 +296,7 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 
 	v->stats.slow_cross++;
 	if (bt_translate_data(v, (linear + first) & linear_mask(&cpu->state), write, cls, false, &ref[1], &fault))
-		return raise_at(cpu, site, &fault);
+		return sse_misaligned(site, linear) ? raise_vector_at(cpu, site, X86_GP) : raise_at(cpu, site, &fault);
 	if (write && (ref[0].code || ref[1].code) && must_run_alone(v, site))
 		return 0;
 	if (plain(&ref[0], write) && plain(&ref[1], write) && ref[1].host == ref[0].host + first)
