@@ -268,7 +268,7 @@ enum bt_translate_status bt_translate(const struct bt_translate_request *request
 	uint8_t joined[16];
 	unsigned group_count = 0;
 	unsigned start = request->gpa & (PAGE_SIZE - 1), offset = start, count = 0, max = request->max_instructions;
-	bool too_long = false, cross = false;
+	bool too_long = false, cross = false, next_crosses = false;
 	struct translator t = {
 		.request = request,
 		.cache = cache,
@@ -293,8 +293,10 @@ enum bt_translate_status bt_translate(const struct bt_translate_request *request
 		int length = x86_decode(&d[count].insn, request->page + offset, avail, (enum x86_mode_bits)t.bits);
 
 		if (length == X86_DECODE_TRUNCATED) {
-			if (count)
+			if (count) {
+				next_crosses = true;
 				break;
+			}
 			if (!request->next_page)
 				return BT_TRANSLATE_NEED_NEXT_PAGE;
 			join_pages(joined, request, offset);
@@ -354,7 +356,11 @@ enum bt_translate_status bt_translate(const struct bt_translate_request *request
 	}
 	if (!t.ended) {
 		t.live_before = X86_FLAGS_ARITH;
-		bt_emit_exit_direct(&t, &t.hot, (int32_t)offset, t.long_mode ? 8 : 4);
+		/* An instruction that crosses into the next page cannot be chained to: it depends on two mappings. */
+		if (next_crosses)
+			bt_emit_exit_far(&t, &t.hot, (int32_t)offset, t.long_mode ? 8 : 4);
+		else
+			bt_emit_exit_direct(&t, &t.hot, (int32_t)offset, t.long_mode ? 8 : 4);
 	}
 	for (unsigned i = 0; i < group_count; i++)
 		emit_group_copy(&t, d, &groups[i]);

@@ -130,6 +130,8 @@ void bt_emit_next_ip_to_scratch(struct translator *t, unsigned size);
 
 /* Leave the block for a page offset (direct), in buffer b. */
 void bt_emit_exit_direct(struct translator *t, struct bt_buf *b, int32_t target, unsigned opsize);
+/* The same through the jump cache even if the target is on this page. */
+void bt_emit_exit_far(struct translator *t, struct bt_buf *b, int32_t target, unsigned opsize);
 /* Leave for the linear address in T0 (64-bit code, flat CS), or for the EIP in T0 otherwise (is_offset). */
 void bt_emit_exit_indirect(struct translator *t, struct bt_buf *b, unsigned opsize);
 

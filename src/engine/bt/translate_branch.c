@@ -95,6 +95,11 @@ void bt_emit_exit_direct(struct translator *t, struct bt_buf *b, int32_t target,
 		emit_chain_stub(t, emit_jmp(b, b->p), (uint16_t)target);
 		return;
 	}
+	bt_emit_exit_far(t, b, target, opsize);
+}
+
+void bt_emit_exit_far(struct translator *t, struct bt_buf *b, int32_t target, unsigned opsize)
+{
 	emit_linear(t, b, target);
 	emit_far(t, b, opsize, false, b->cold ? FLAGS_HOST : t->flags);
 }
