@@ -8,7 +8,8 @@
  * in a bounded list until it supplies some. Interrupts are sent once for each burst.
  *
  * Offloads: the guest may leave out checksums, which are filled in here by the host's own instructions, and, if the back end
- * takes long frames, TCP segmentation, which then nobody needs to do at all.
+ * takes long frames, TCP segmentation, which then nobody needs to do at all. The other way, segments of one connection that
+ * arrive in a burst are joined (net/merge.h).
  *
  * Locks: the transmit queue's is held around the back end's send(), which may answer at once and so take the receive
  * queue's; never the other way round.
@@ -18,6 +19,7 @@
 #include "base/log.h"
 #include "device/virtio.h"
 #include "device/virtio_devices.h"
+#include "net/merge.h"
 #include "net/net.h"
 #include "vm/vm.h"
 
@@ -25,7 +27,7 @@
 #define NET_CONTROL_SIZE 64
 #define NET_CLASS 0x020000 /* Ethernet controller */
 #define TRANSMIT_BUDGET 128
-#define MERGE_MAX 8 /* buffers one received frame may take */
+#define MERGE_MAX 24 /* buffers one received frame may take: 32 KiB in those of an Ethernet frame's length */
 #define WAITING_FRAMES_MAX 1024
 #define WAITING_BYTES_MAX MIB(4)
 
@@ -34,6 +36,7 @@ enum {
 	NET_F_CSUM = 0,
 	NET_F_GUEST_CSUM = 1,
 	NET_F_MAC = 5,
+	NET_F_GUEST_TSO4 = 7,
 	NET_F_HOST_TSO4 = 11,
 	NET_F_MRG_RXBUF = 15,
 	NET_F_STATUS = 16,
@@ -55,6 +58,10 @@ struct net_header {
 };
 #define HEADER_NEEDS_CSUM 1
 #define HEADER_DATA_VALID 2
+#define HEADER_GSO_TCPV4 1
+#define TCP_OFFSET 34 /* in an IPv4 frame */
+#define TCP_CHECKSUM_OFFSET 16
+#define TCP_DATA_OFFSET 54
 
 /* Control commands (5.1.6.5): class, command. */
 enum { CONTROL_RX = 0, CONTROL_MAC = 1 };
@@ -62,6 +69,7 @@ enum { CONTROL_MAC_TABLE_SET = 0, CONTROL_MAC_ADDR_SET = 1 };
 
 struct waiting_frame {
 	struct waiting_frame *next;
+	struct net_header header;
 	size_t len;
 	uint8_t data[];
 };
@@ -80,6 +88,7 @@ struct virtio_net {
 	struct waiting_frame *waiting, **waiting_tail;
 	unsigned waiting_count;
 	size_t waiting_bytes;
+	struct net_merge merge;
 };
 
 static struct virtio_net *net_of(struct virtio_device *vdev)
@@ -191,10 +200,9 @@ static enum take take_buffers(struct virtio_net *self, size_t total, uint32_t *w
 
 /* Copy a frame with its header into the guest's buffers. False: there are none now. A frame that its buffers cannot hold is
  * dropped. */
-static bool deliver(struct virtio_net *self, const uint8_t *frame, size_t len)
+static bool deliver(struct virtio_net *self, struct net_header header, const uint8_t *frame, size_t len)
 {
 	struct virtqueue *queue = &self->vdev.queues[RECEIVE_QUEUE];
-	struct net_header header = { 0 };
 	uint32_t written[MERGE_MAX];
 	unsigned count;
 	size_t done;
@@ -203,8 +211,6 @@ static bool deliver(struct virtio_net *self, const uint8_t *frame, size_t len)
 	if (result != TAKEN)
 		return result == TOO_LARGE;
 	header.buffers = count;
-	if (virtio_has_feature(&self->vdev, NET_F_GUEST_CSUM))
-		header.flags = HEADER_DATA_VALID; /* it never left this machine, or the host has checked it */
 	virtqueue_write(&self->receive_chains[0], 0, &header, sizeof(header));
 	done = written[0] - sizeof(header);
 	virtqueue_write(&self->receive_chains[0], sizeof(header), frame, done);
@@ -234,7 +240,7 @@ static void deliver_waiting(struct virtio_net *self)
 	struct virtqueue *queue = &self->vdev.queues[RECEIVE_QUEUE];
 
 	for (bool asked = false; self->waiting;) {
-		if (deliver(self, self->waiting->data, self->waiting->len)) {
+		if (deliver(self, self->waiting->header, self->waiting->data, self->waiting->len)) {
 			drop_first_waiting(self);
 		} else if (!asked) {
 			virtqueue_want_kicks(queue, true);
@@ -246,7 +252,7 @@ static void deliver_waiting(struct virtio_net *self)
 	virtqueue_want_kicks(queue, false);
 }
 
-static void keep_waiting(struct virtio_net *self, const uint8_t *data, size_t len)
+static void keep_waiting(struct virtio_net *self, struct net_header header, const uint8_t *data, size_t len)
 {
 	struct waiting_frame *frame;
 
@@ -256,12 +262,60 @@ static void keep_waiting(struct virtio_net *self, const uint8_t *data, size_t le
 	if (!frame)
 		return;
 	frame->next = NULL;
+	frame->header = header;
 	frame->len = len;
 	memcpy(frame->data, data, len);
 	*self->waiting_tail = frame;
 	self->waiting_tail = &frame->next;
 	self->waiting_count++;
 	self->waiting_bytes += len;
+}
+
+/* To the guest now, or to the end of those that wait. Queue locked, as below. */
+static void pass_on(struct virtio_net *self, struct net_header header, const uint8_t *frame, size_t len)
+{
+	if (self->waiting || !deliver(self, header, frame, len))
+		keep_waiting(self, header, frame, len);
+	deliver_waiting(self);
+}
+
+/* The header of a frame that came whole: it never left this machine, or the host has checked it. */
+static struct net_header whole_header(const struct virtio_net *self)
+{
+	return (struct net_header){
+		.flags = virtio_has_feature(&self->vdev, NET_F_GUEST_CSUM) ? HEADER_DATA_VALID : 0,
+	};
+}
+
+static void pass_on_merged(struct virtio_net *self)
+{
+	struct net_header header = whole_header(self);
+	unsigned segments;
+	uint16_t segment_len;
+	size_t len = net_merge_finish(&self->merge, &segments, &segment_len);
+
+	if (!len)
+		return;
+	if (segments > 1)
+		header = (struct net_header){
+			.flags = HEADER_NEEDS_CSUM,
+			.gso_type = HEADER_GSO_TCPV4,
+			.header_len = TCP_DATA_OFFSET,
+			.gso_size = segment_len,
+			.csum_start = TCP_OFFSET,
+			.csum_offset = TCP_CHECKSUM_OFFSET,
+		};
+	pass_on(self, header, self->merge.frame, len);
+}
+
+static bool try_merge(struct virtio_net *self, const uint8_t *frame, size_t len)
+{
+	if (!virtio_has_feature(&self->vdev, NET_F_GUEST_TSO4))
+		return false;
+	if (net_merge_add(&self->merge, frame, len))
+		return true;
+	pass_on_merged(self);
+	return net_merge_add(&self->merge, frame, len);
 }
 
 static void receive(void *opaque, const uint8_t *frame, size_t len)
@@ -271,13 +325,9 @@ static void receive(void *opaque, const uint8_t *frame, size_t len)
 
 	trace(TRACE_NET, "%s: receive %zu bytes", self->vdev.pci.name, len);
 	virtqueue_lock(queue);
-	if (!atomic_load(&queue->ready)) {
-		virtqueue_unlock(queue);
-		return; /* nobody listens */
-	}
-	if (self->waiting || !deliver(self, frame, len))
-		keep_waiting(self, frame, len);
-	deliver_waiting(self);
+	/* Before there is a driver nobody listens. */
+	if (atomic_load(&queue->ready) && !try_merge(self, frame, len))
+		pass_on(self, whole_header(self), frame, len);
 	virtqueue_unlock(queue);
 }
 
@@ -287,6 +337,7 @@ static void receive_done(void *opaque)
 	struct virtqueue *queue = &self->vdev.queues[RECEIVE_QUEUE];
 
 	virtqueue_lock(queue);
+	pass_on_merged(self);
 	virtqueue_interrupt(queue);
 	virtqueue_unlock(queue);
 }
@@ -353,6 +404,7 @@ static void net_reset(struct virtio_device *vdev)
 	virtqueue_lock(&vdev->queues[RECEIVE_QUEUE]);
 	while (self->waiting)
 		drop_first_waiting(self);
+	self->merge.len = 0;
 	virtqueue_unlock(&vdev->queues[RECEIVE_QUEUE]);
 }
 
@@ -380,7 +432,7 @@ struct pci_device *virtio_net_create(struct pci_bus *bus, int slot, struct net_b
 	}
 	self->waiting_tail = &self->waiting;
 	virtio_init(&self->vdev, "virtio-net", VIRTIO_ID_NET, NET_CLASS, &net_ops);
-	self->vdev.features |= BIT64(NET_F_CSUM) | BIT64(NET_F_GUEST_CSUM) | BIT64(NET_F_MAC) |
+	self->vdev.features |= BIT64(NET_F_CSUM) | BIT64(NET_F_GUEST_CSUM) | BIT64(NET_F_GUEST_TSO4) | BIT64(NET_F_MAC) |
 			       BIT64(NET_F_MRG_RXBUF) | BIT64(NET_F_STATUS) | BIT64(NET_F_CTRL_VQ) |
 			       BIT64(NET_F_CTRL_RX) | BIT64(NET_F_CTRL_MAC_ADDR);
 	if (net->large_frames)

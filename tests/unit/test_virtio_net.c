@@ -427,6 +427,134 @@ static bool receive_tcp(struct fixture *f, uint16_t port, uint8_t flags)
 	return false;
 }
 
+/* A segment of a download, as a back end hands it over; byte n of the stream is n * 7 + n / 256. */
+static size_t make_segment(uint8_t *frame, uint32_t sequence, size_t len, uint8_t flags)
+{
+	uint8_t *tcp = frame + 34, pseudo[12];
+
+	memset(tcp, 0, 20);
+	put16be(tcp, 80);
+	put16be(tcp + 2, 5555);
+	put32be(tcp + 4, sequence);
+	put32be(tcp + 8, 77);
+	tcp[12] = 5 << 4;
+	tcp[13] = flags;
+	put16be(tcp + 14, 1000 + sequence % 1000);
+	for (size_t i = 0; i < len; i++)
+		tcp[20 + i] = (sequence + i) * 7 + (sequence + i) / 256;
+	put_ip(frame, 6, GATEWAY_IP, GUEST_IP, 20 + len);
+	put32be(pseudo, GATEWAY_IP);
+	put32be(pseudo + 4, GUEST_IP);
+	put16be(pseudo + 8, 6);
+	put16be(pseudo + 10, 20 + len);
+	put16be(tcp + 16, ~sum16(tcp, 20 + len, sum16(pseudo, 12, 0)));
+	return 54 + len;
+}
+
+/* Hand over segments from..to of 1460 bytes in one burst. */
+static void burst(struct net_backend *net, uint32_t sequence, unsigned count, uint8_t last_flags)
+{
+	uint8_t frame[1514];
+
+	for (unsigned i = 0; i < count; i++) {
+		size_t len = make_segment(frame, sequence + 1460 * i, 1460, i + 1 == count ? last_flags : 0x10);
+
+		net->frontend->receive(net->opaque, frame, len);
+	}
+	net->frontend->receive_done(net->opaque);
+}
+
+/* Take one frame out of its buffers; returns its length without header, 0 if there is none. */
+static size_t take_joined(struct fixture *f, uint8_t *joined)
+{
+	uint32_t got;
+	size_t at = 0;
+	unsigned count = 1;
+
+	for (unsigned i = 0; i < count; i++) {
+		uint8_t *host = driver_used(&f->d.queues[RX], &got);
+
+		if (!host)
+			return 0;
+		if (i == 0)
+			count = load_le16(host + 10);
+		memcpy(joined + at, host, got);
+		at += got;
+		supply(f, rx_next++ % BUFFERS);
+	}
+	driver_kick(&f->d.queues[RX]);
+	return at - HEADER;
+}
+
+static void check_joined(struct fixture *f, uint32_t sequence, unsigned segments, size_t last_len)
+{
+	static uint8_t joined[65536];
+	uint8_t *ip = joined + HEADER + 14, *tcp = ip + 20;
+	size_t len = (segments - 1) * 1460 + last_len;
+
+	assert_int_equal(take_joined(f, joined), 54 + len);
+	assert_int_equal(sum16(ip, 20, 0), 0xffff);
+	assert_int_equal(ip[2] << 8 | ip[3], 40 + len);
+	assert_int_equal(get32be(tcp + 4), sequence);
+	for (size_t i = 0; i < len; i++)
+		if (tcp[20 + i] != (uint8_t)((sequence + i) * 7 + (sequence + i) / 256))
+			fail_msg("byte %zu of %zu is wrong", i, len);
+	if (segments == 1) {
+		assert_int_equal(joined[0], 2);
+		assert_int_equal(joined[1], 0);
+		return;
+	}
+	assert_int_equal(joined[0], 1);
+	assert_int_equal(joined[1], 1);
+	assert_int_equal(load_le16(joined + 2), 54);
+	assert_int_equal(load_le16(joined + 4), 1460);
+	assert_int_equal(load_le16(joined + 6), 34);
+	assert_int_equal(load_le16(joined + 8), 16);
+	/* What the field holds is the sum of the pseudo header. */
+	assert_int_equal(tcp[16] << 8 | tcp[17], sum16(ip + 12, 8, 6 + 20 + len));
+	assert_int_equal(tcp[14] << 8 | tcp[15], 1000 + (sequence + (segments - 1) * 1460) % 1000);
+}
+
+static void segments_are_joined(void **state)
+{
+	struct fixture f = { .m = test_machine_create(1) };
+	struct recorder *r = calloc(1, sizeof(*r));
+	uint8_t frame[1514], joined[2048];
+
+	(void)state;
+	r->net.ops = &recorder_ops;
+	set_up(&f, &r->net);
+	for (unsigned mode = 0; mode < 4; mode++) {
+		start(&f, BIT64(1) | BIT64(7) | BIT64(15), mode, 1526, BUFFERS);
+		rx_next = BUFFERS;
+		burst(&r->net, 1000, 1, 0x10);
+		check_joined(&f, 1000, 1, 1460);
+		burst(&r->net, 2460, 10, 0x10);
+		check_joined(&f, 2460, 10, 1460);
+		burst(&r->net, 100000, 30, 0x18); /* more than one frame may hold */
+		check_joined(&f, 100000, 22, 1460);
+		check_joined(&f, 100000 + 22 * 1460, 8, 1460);
+		/* A short one ends a train; what is out of sequence starts another. */
+		r->net.frontend->receive(r->net.opaque, frame, make_segment(frame, 0, 1460, 0x10));
+		r->net.frontend->receive(r->net.opaque, frame, make_segment(frame, 1460, 100, 0x10));
+		r->net.frontend->receive(r->net.opaque, frame, make_segment(frame, 1560, 1460, 0x10));
+		r->net.frontend->receive(r->net.opaque, frame, make_segment(frame, 9999, 1460, 0x10));
+		/* FIN, and what is no TCP, go on their own, in order. */
+		r->net.frontend->receive(r->net.opaque, frame, make_segment(frame, 9999 + 1460, 10, 0x11));
+		memset(frame, 0xff, 60);
+		r->net.frontend->receive(r->net.opaque, frame, 60);
+		r->net.frontend->receive_done(r->net.opaque);
+		check_joined(&f, 0, 2, 100);
+		check_joined(&f, 1560, 1, 1460);
+		check_joined(&f, 9999, 1, 1460);
+		check_joined(&f, 9999 + 1460, 1, 10);
+		assert_int_equal(take_joined(&f, joined), 60);
+		assert_int_equal(take_joined(&f, joined), 0);
+		driver_reset(&f.d);
+	}
+	test_machine_destroy(f.m);
+}
+
 static void start_user(struct fixture *f, const char *spec)
 {
 	struct net_backend *net;
@@ -642,6 +770,7 @@ int main(void)
 		cmocka_unit_test(long_frames_are_merged),
 		cmocka_unit_test(frames_wait_for_buffers_within_bounds),
 		cmocka_unit_test(control_commands_are_acknowledged),
+		cmocka_unit_test(segments_are_joined),
 		cmocka_unit_test(the_gateway_answers),
 		cmocka_unit_test(dhcp_gives_a_lease),
 		cmocka_unit_test(tcp_reaches_the_host_unsegmented),
