@@ -2,7 +2,7 @@
 /*
  * Several CPUs: atomics, memory ordering litmus tests (SDM vol. 3, 8.2.3), page-crossing locked operations, IPIs, TLB
  * shootdown, cross-modifying code, INIT.
- * run: cpus=4 timeout=30
+ * run: cpus=4 timeout=60
  */
 #include "lib.h"
 
