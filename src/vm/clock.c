@@ -2,9 +2,11 @@
 /*
  * Guest time.
  *
- * Guest nanoseconds are CLOCK_MONOTONIC minus a base while the VM runs; a pause freezes the value and a resume
- * moves the base (and the TSC offset), so that the guest sees no gap. Readers use a sequence counter and take
- * no lock.
+ * Guest nanoseconds are the host's TSC since a base, scaled, while the VM runs; a pause freezes the value and a resume
+ * moves the base (and the TSC offset), so that the guest sees no gap. So guest time and guest TSC are one clock, as
+ * the guest expects of its own (kvmclock), and reading it costs an RDTSC: CLOCK_MONOTONIC costs five times that. Readers
+ * use a sequence counter and take no lock. The host's TSC must be invariant and synchronised, as on every processor
+ * since 2008 and every hypervisor that is worth running under.
  *
  * The guest's TSC runs at the host's rate. That rate comes, in this order, from the hypervisor's timing
  * leaf (CPUID 0x40000010, kHz: VMware's and KVM's convention), from CPUID 0x15 (SDM vol. 2: crystal clock and
@@ -20,7 +22,6 @@
 #include "vm/vm_private.h"
 
 #define NS_PER_S 1000000000ull
-#define CLOCK_RUNNING UINT64_MAX
 #define MEASURE_MIN_NS 8000000 /* readings are good to some 30 ns: a few parts in a million */
 
 uint64_t host_clock_ns(void)
@@ -31,16 +32,27 @@ uint64_t host_clock_ns(void)
 	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
+static uint64_t scale(const struct vm_clock *clock, uint64_t tsc)
+{
+	return (uint64_t)((unsigned __int128)tsc * clock->ns_per_tsc >> 32);
+}
+
 uint64_t vm_clock_ns(struct vm *vm)
 {
 	struct vm_clock *clock = &vm_priv(vm)->clock;
 
 	for (;;) {
 		uint32_t sequence = atomic_load_explicit(&clock->sequence, memory_order_acquire);
-		uint64_t base = atomic_load_explicit(&clock->base, memory_order_relaxed);
-		uint64_t frozen = atomic_load_explicit(&clock->frozen, memory_order_relaxed);
-		uint64_t ns = frozen == CLOCK_RUNNING ? host_clock_ns() - base : frozen;
+		uint64_t ns = atomic_load_explicit(&clock->base_ns, memory_order_relaxed);
+		uint64_t base_tsc = atomic_load_explicit(&clock->base_tsc, memory_order_relaxed);
+		bool running = atomic_load_explicit(&clock->running, memory_order_relaxed);
 
+		if (running) {
+			uint64_t tsc = __rdtsc();
+
+			/* Another core's TSC may be a hair behind. */
+			ns += tsc > base_tsc ? scale(clock, tsc - base_tsc) : 0;
+		}
 		atomic_thread_fence(memory_order_acquire);
 		if (!(sequence & 1) &&
 		    atomic_load_explicit(&clock->sequence, memory_order_relaxed) == sequence)
@@ -48,11 +60,12 @@ uint64_t vm_clock_ns(struct vm *vm)
 	}
 }
 
-static void clock_set(struct vm_clock *clock, uint64_t base, uint64_t frozen)
+static void clock_set(struct vm_clock *clock, uint64_t ns, uint64_t tsc, bool running)
 {
 	atomic_fetch_add(&clock->sequence, 1);
-	atomic_store(&clock->base, base);
-	atomic_store(&clock->frozen, frozen);
+	atomic_store(&clock->base_ns, ns);
+	atomic_store(&clock->base_tsc, tsc);
+	atomic_store(&clock->running, running);
 	atomic_fetch_add(&clock->sequence, 1);
 }
 
@@ -109,52 +122,61 @@ void vm_clock_init(struct vm *vm)
 {
 	struct vm_clock *clock = &vm_priv(vm)->clock;
 
-	clock_set(clock, 0, 0);
 	read_pair(&clock->first_tsc, &clock->first_ns);
-	clock->frozen_tsc = __rdtsc();
-	vm->tsc_offset = -clock->frozen_tsc;
+	clock_set(clock, 0, clock->first_tsc, false);
+	vm->tsc_offset = -clock->first_tsc;
 }
 
 void vm_clock_freeze(struct vm *vm)
 {
 	struct vm_clock *clock = &vm_priv(vm)->clock;
 
-	if (atomic_load(&clock->frozen) != CLOCK_RUNNING)
-		return;
-	clock->frozen_tsc = __rdtsc();
-	clock_set(clock, 0, vm_clock_ns(vm));
+	if (atomic_load(&clock->running))
+		clock_set(clock, vm_clock_ns(vm), __rdtsc(), false);
 }
 
 void vm_clock_thaw(struct vm *vm)
 {
 	struct vm_clock *clock = &vm_priv(vm)->clock;
-	uint64_t frozen = atomic_load(&clock->frozen);
+	uint64_t now;
 
-	if (frozen == CLOCK_RUNNING)
+	if (atomic_load(&clock->running))
 		return;
-	vm->tsc_offset -= __rdtsc() - clock->frozen_tsc;
-	clock_set(clock, host_clock_ns() - frozen, CLOCK_RUNNING);
+	vm_tsc_frequency(vm);
+	now = __rdtsc();
+	vm->tsc_offset -= now - atomic_load(&clock->base_tsc);
+	clock_set(clock, atomic_load(&clock->base_ns), now, true);
 }
 
 uint64_t vm_tsc_frequency(struct vm *vm)
 {
 	struct vm_clock *clock = &vm_priv(vm)->clock;
 
-	if (!clock->tsc_hz) /* first by the board or vm_start: no other thread runs yet */
+	if (!clock->tsc_hz) { /* first by the board or vm_start: no other thread runs yet */
 		clock->tsc_hz = host_tsc_hz(clock);
+		clock->ns_per_tsc = (uint64_t)(((unsigned __int128)NS_PER_S << 32) / clock->tsc_hz);
+	}
 	return clock->tsc_hz;
 }
 
 uint64_t vm_tsc_to_ns(struct vm *vm, uint64_t guest_tsc)
 {
 	struct vm_clock *clock = &vm_priv(vm)->clock;
-	uint64_t now = vm_clock_ns(vm);
-	uint64_t host_tsc = atomic_load(&clock->frozen) == CLOCK_RUNNING ? __rdtsc() : clock->frozen_tsc;
-	uint64_t tsc = host_tsc + vm->tsc_offset;
-	unsigned __int128 delta;
+	uint64_t base_ns, delta, ns;
+	uint32_t sequence;
 
-	if (guest_tsc <= tsc)
-		return now;
-	delta = (unsigned __int128)(guest_tsc - tsc) * NS_PER_S / vm_tsc_frequency(vm);
-	return delta >= INT64_MAX - now ? INT64_MAX : now + (uint64_t)delta;
+	vm_tsc_frequency(vm);
+	do {
+		sequence = atomic_load_explicit(&clock->sequence, memory_order_acquire);
+		base_ns = atomic_load_explicit(&clock->base_ns, memory_order_relaxed);
+		/* tsc_offset moves only together with the base */
+		delta = guest_tsc - vm->tsc_offset - atomic_load_explicit(&clock->base_tsc, memory_order_relaxed);
+		atomic_thread_fence(memory_order_acquire);
+	} while ((sequence & 1) || atomic_load_explicit(&clock->sequence, memory_order_relaxed) != sequence);
+	if ((int64_t)delta < 0 && guest_tsc < UINT64_MAX / 2)
+		return base_ns; /* before the last resume: long past */
+	if ((int64_t)delta < 0)
+		return INT64_MAX; /* centuries away */
+	ns = scale(clock, delta);
+	return ns >= INT64_MAX - base_ns ? INT64_MAX : base_ns + ns;
 }

@@ -10,16 +10,18 @@
 
 #include "vm/vm.h"
 
-/* ---- clock.c: guest time is host CLOCK_MONOTONIC minus base, or frozen ---- */
+/* ---- clock.c: guest time is base_ns, plus the scaled TSC since base_tsc while it runs ---- */
 struct vm_clock {
-	_Atomic uint32_t sequence; /* odd while base/frozen change */
-	_Atomic uint64_t base;
-	_Atomic uint64_t frozen; /* guest ns while stopped; UINT64_MAX: running */
-	uint64_t frozen_tsc;     /* host TSC when it stopped */
-	uint64_t tsc_hz;         /* 0: not yet known */
+	_Atomic uint32_t sequence; /* odd while the base changes */
+	_Atomic uint64_t base_ns;  /* guest ns at the last start or stop */
+	_Atomic uint64_t base_tsc; /* host TSC then */
+	_Atomic bool running;
+	uint64_t ns_per_tsc; /* times 2^32 */
+	uint64_t tsc_hz;     /* 0: not yet known */
 	uint64_t first_tsc, first_ns; /* host TSC and CLOCK_MONOTONIC at creation, to measure the rate by */
 };
 
+/* CLOCK_MONOTONIC */
 uint64_t host_clock_ns(void);
 void vm_clock_init(struct vm *vm);
 void vm_clock_freeze(struct vm *vm);

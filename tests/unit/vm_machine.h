@@ -131,11 +131,11 @@ static inline void test_advance(struct vm *vm, uint64_t ns)
 		struct vm_timer *timer = priv->loop.heap[0];
 
 		if (timer->deadline > vm_clock_ns(vm))
-			atomic_store(&priv->clock.frozen, timer->deadline);
+			atomic_store(&priv->clock.base_ns, timer->deadline);
 		vm_timer_cancel(timer);
 		timer->callback(timer->opaque);
 	}
-	atomic_store(&priv->clock.frozen, target);
+	atomic_store(&priv->clock.base_ns, target);
 }
 
 /* Wait until a condition that other threads bring about holds; the machine may be busy, so for long. */
