@@ -49,10 +49,10 @@ struct acpi_fadt { /* 5.2.9 */
 	uint16_t sci_int;
 	uint32_t smi_cmd;
 	uint8_t acpi_enable, acpi_disable, s4bios_req, pstate_cnt;
-	uint32_t pm1a_evt_blk, pm1b_evt_blk, pm1a_cnt_blk, pm1b_cnt_blk, pm2_cnt_blk, pm_tmr_blk, gpe0_blk,
-		gpe1_blk;
-	uint8_t pm1_evt_len, pm1_cnt_len, pm2_cnt_len, pm_tmr_len, gpe0_blk_len, gpe1_blk_len, gpe1_base,
-		cst_cnt;
+	uint32_t pm1a_evt_blk, pm1b_evt_blk, pm1a_cnt_blk, pm1b_cnt_blk, pm2_cnt_blk, pm_tmr_blk,
+		gpe0_blk, gpe1_blk;
+	uint8_t pm1_evt_len, pm1_cnt_len, pm2_cnt_len, pm_tmr_len, gpe0_blk_len, gpe1_blk_len,
+		gpe1_base, cst_cnt;
 	uint16_t p_lvl2_lat, p_lvl3_lat, flush_size, flush_stride;
 	uint8_t duty_offset, duty_width, day_alrm, mon_alrm, century;
 	uint16_t iapc_boot_arch;
@@ -63,8 +63,9 @@ struct acpi_fadt { /* 5.2.9 */
 	uint16_t arm_boot_arch;
 	uint8_t fadt_minor_version;
 	uint64_t x_firmware_ctrl, x_dsdt;
-	struct acpi_address x_pm1a_evt_blk, x_pm1b_evt_blk, x_pm1a_cnt_blk, x_pm1b_cnt_blk, x_pm2_cnt_blk,
-		x_pm_tmr_blk, x_gpe0_blk, x_gpe1_blk, sleep_control_reg, sleep_status_reg;
+	struct acpi_address x_pm1a_evt_blk, x_pm1b_evt_blk, x_pm1a_cnt_blk, x_pm1b_cnt_blk,
+		x_pm2_cnt_blk, x_pm_tmr_blk, x_gpe0_blk, x_gpe1_blk, sleep_control_reg,
+		sleep_status_reg;
 	uint64_t hypervisor_vendor_id;
 } __attribute__((packed));
 
@@ -208,8 +209,10 @@ static uint64_t add_facs(struct writer *w)
 
 static struct acpi_address io_register(uint16_t port, unsigned bits, unsigned access_size)
 {
-	return (struct acpi_address){ .space = 1, .bit_width = (uint8_t)bits,
-				      .access_size = (uint8_t)access_size, .address = port };
+	return (struct acpi_address){ .space = 1,
+				      .bit_width = (uint8_t)bits,
+				      .access_size = (uint8_t)access_size,
+				      .address = port };
 }
 
 static uint64_t add_fadt(struct writer *w, const struct acpi_config *config, uint64_t facs,
@@ -240,7 +243,8 @@ static uint64_t add_fadt(struct writer *w, const struct acpi_config *config, uin
 	f->p_lvl2_lat = 0xfff; /* no C2 */
 	f->p_lvl3_lat = 0xfff; /* no C3 */
 	f->century = 0x32;
-	/* Not BOOT_8042: it is there, but with nothing plugged in, and looking for a keyboard takes Linux 0.3 s. */
+	/* Not BOOT_8042: it is there, but with nothing plugged in, and looking for a keyboard
+	 * takes Linux 0.3 s. */
 	f->iapc_boot_arch = BOOT_LEGACY_DEVICES | BOOT_VGA_NOT_PRESENT | BOOT_NO_ASPM;
 	f->flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_RTC_S4 | FADT_TMR_VAL_EXT |
 		   FADT_RESET_REG_SUP;
@@ -286,7 +290,7 @@ static uint64_t add_madt(struct writer *w, const struct acpi_config *config)
 	append_u8(w, config->ioapic_id);
 	append_u8(w, 0);
 	append_u32(w, config->ioapic_base);
-	append_u32(w, 0); /* its first global system interrupt */
+	append_u32(w, 0);         /* its first global system interrupt */
 	add_override(w, 0, 2, 0); /* the timer is at input 2 */
 	add_override(w, config->sci_irq, config->sci_irq, level_active_high);
 	append_u8(w, 4); /* local APIC NMI, 5.2.12.7: LINT1 of all */

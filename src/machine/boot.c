@@ -34,7 +34,8 @@
 int file_map_open(struct file_map *map, const char *what, const char *path, uint64_t limit,
 		  struct error *err)
 {
-	cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block us */
+	cleanup_close int fd =
+		open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block us */
 	struct stat st;
 	void *data;
 
@@ -48,8 +49,9 @@ int file_map_open(struct file_map *map, const char *what, const char *path, uint
 	if (st.st_size == 0)
 		return error_set(err, 0, "%s '%s' is empty", what, path);
 	if ((uint64_t)st.st_size > limit)
-		return error_set(err, 0, "%s '%s' is too large: %llu MiB, the limit is %llu MiB", what, path,
-				 (unsigned long long)st.st_size >> 20, (unsigned long long)limit >> 20);
+		return error_set(err, 0, "%s '%s' is too large: %llu MiB, the limit is %llu MiB",
+				 what, path, (unsigned long long)st.st_size >> 20,
+				 (unsigned long long)limit >> 20);
 	data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
 	if (data == MAP_FAILED)
 		return error_set_errno(err, errno, "cannot map %s '%s'", what, path);
@@ -105,13 +107,16 @@ int boot_claim(struct boot *boot, uint64_t base, uint64_t size, const char *what
 	const struct memory_range *other;
 
 	if (!is_ram(boot, base, size))
-		return error_set(err, 0, "%s needs memory at 0x%llx-0x%llx, where the machine of %llu MiB has none",
-				 what, (unsigned long long)base, (unsigned long long)(base + size - 1),
-				 (unsigned long long)boot->memory->ram_size >> 20);
+		return error_set(
+			err, 0,
+			"%s needs memory at 0x%llx-0x%llx, where the machine of %llu MiB has none",
+			what, (unsigned long long)base, (unsigned long long)(base + size - 1),
+			(unsigned long long)boot->memory->ram_size >> 20);
 	other = overlapping(boot, base, size);
 	if (other)
-		return error_set(err, 0, "%s at 0x%llx-0x%llx overlaps what is loaded at 0x%llx", what,
-				 (unsigned long long)base, (unsigned long long)(base + size - 1),
+		return error_set(err, 0, "%s at 0x%llx-0x%llx overlaps what is loaded at 0x%llx",
+				 what, (unsigned long long)base,
+				 (unsigned long long)(base + size - 1),
 				 (unsigned long long)other->base);
 	if (!take(boot, base, size))
 		return error_set(err, 0, "%s: too many parts to load", what);
@@ -171,7 +176,8 @@ uint64_t boot_place_data(struct boot *boot, uint64_t size, uint64_t align, const
 		at = boot_place_low(boot, size, align, MIB(1), GIB(4));
 	if (!at)
 		error_set(err, 0, "no room for the %s (%llu bytes) in memory of %llu MiB", what,
-			  (unsigned long long)size, (unsigned long long)boot->memory->ram_size >> 20);
+			  (unsigned long long)size,
+			  (unsigned long long)boot->memory->ram_size >> 20);
 	return at;
 }
 
@@ -208,22 +214,27 @@ int boot_load_initrd(struct boot *boot, uint64_t limit, struct error *err)
 		return error_set(err, 0, "initrd '%s' is not a regular file", boot->initrd);
 	if (st.st_size == 0)
 		return error_set(err, 0, "initrd '%s' is empty", boot->initrd);
-	at = (uint64_t)st.st_size > limit ? 0 : boot_place_high(boot, (uint64_t)st.st_size, PAGE_SIZE, limit);
+	at = (uint64_t)st.st_size > limit ?
+		     0 :
+		     boot_place_high(boot, (uint64_t)st.st_size, PAGE_SIZE, limit);
 	if (!at)
-		return error_set(err, 0,
-				 "initrd '%s' of %llu MiB does not fit beside the kernel in memory of %llu MiB",
-				 boot->initrd, ((unsigned long long)st.st_size + MIB(1) - 1) >> 20,
-				 (unsigned long long)boot->memory->ram_size >> 20);
+		return error_set(
+			err, 0,
+			"initrd '%s' of %llu MiB does not fit beside the kernel in memory of %llu MiB",
+			boot->initrd, ((unsigned long long)st.st_size + MIB(1) - 1) >> 20,
+			(unsigned long long)boot->memory->ram_size >> 20);
 	host = boot_host(boot, at, (uint64_t)st.st_size);
 	while (done < (uint64_t)st.st_size) {
-		ssize_t n = pread(fd, host + done, (size_t)((uint64_t)st.st_size - done), (off_t)done);
+		ssize_t n =
+			pread(fd, host + done, (size_t)((uint64_t)st.st_size - done), (off_t)done);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return error_set_errno(err, errno, "cannot read initrd '%s'", boot->initrd);
 		if (n == 0)
-			return error_set(err, 0, "initrd '%s' became shorter while it was read", boot->initrd);
+			return error_set(err, 0, "initrd '%s' became shorter while it was read",
+					 boot->initrd);
 		done += (uint64_t)n;
 	}
 	boot->initrd_address = at;
@@ -236,11 +247,13 @@ int boot_load_initrd(struct boot *boot, uint64_t limit, struct error *err)
 static uint64_t place_gdt(struct boot *boot, bool long_mode, struct error *err)
 {
 	const uint64_t gdt[] = {
-		0, 0,
-		long_mode ? 0x00af9b000000ffff : 0x00cf9b000000ffff, /* 0x10: code, 4 GiB or 64-bit */
-		0x00cf93000000ffff,				     /* 0x18: data, 4 GiB */
-		0x00008b0000000067,				     /* 0x20: a busy TSS at 0 */
-		0,						     /* its upper half in long mode */
+		0,
+		0,
+		long_mode ? 0x00af9b000000ffff :
+			    0x00cf9b000000ffff, /* 0x10: code, 4 GiB or 64-bit */
+		0x00cf93000000ffff,             /* 0x18: data, 4 GiB */
+		0x00008b0000000067,             /* 0x20: a busy TSS at 0 */
+		0,                              /* its upper half in long mode */
 	};
 	uint64_t at = boot_place_data(boot, sizeof(gdt), 16, "descriptor table", err);
 
@@ -257,7 +270,8 @@ static void set_flat_segments(struct x86_cpu_state *s, bool long_mode)
 
 	s->seg[X86_CS] = (struct x86_segment){
 		.selector = GDT_CODE,
-		.attr = X86_ATTR_G | (long_mode ? X86_ATTR_L : X86_ATTR_DB) | X86_ATTR_P | X86_ATTR_S | 0xb,
+		.attr = X86_ATTR_G | (long_mode ? X86_ATTR_L : X86_ATTR_DB) | X86_ATTR_P |
+			X86_ATTR_S | 0xb,
 		.limit = 0xffffffff,
 	};
 	for (unsigned i = 0; i < ARRAY_SIZE(data); i++)
@@ -267,7 +281,9 @@ static void set_flat_segments(struct x86_cpu_state *s, bool long_mode)
 			.limit = 0xffffffff,
 		};
 	s->seg[X86_TR] = (struct x86_segment){
-		.selector = GDT_TSS, .attr = X86_ATTR_P | 0xb, .limit = 0x67,
+		.selector = GDT_TSS,
+		.attr = X86_ATTR_P | 0xb,
+		.limit = 0x67,
 	};
 	s->seg[X86_LDTR] = (struct x86_segment){ .attr = X86_ATTR_P | 0x2, .limit = 0xffff };
 }
@@ -276,8 +292,9 @@ static int check_entry(struct boot *boot, uint64_t entry, struct error *err)
 {
 	if (guest_memory_host(boot->memory, entry, 1, false))
 		return 0;
-	return error_set(err, 0, "kernel '%s' is corrupt: there is no memory at its entry point 0x%llx", boot->kernel,
-			 (unsigned long long)entry);
+	return error_set(err, 0,
+			 "kernel '%s' is corrupt: there is no memory at its entry point 0x%llx",
+			 boot->kernel, (unsigned long long)entry);
 }
 
 int boot_enter_protected(struct boot *boot, uint64_t entry, struct error *err)
@@ -293,7 +310,8 @@ int boot_enter_protected(struct boot *boot, uint64_t entry, struct error *err)
 	return 0;
 }
 
-/* Page tables that map the first 4 GiB to themselves with 2 MiB pages: PML4, PDPT, four directories. */
+/* Page tables that map the first 4 GiB to themselves with 2 MiB pages: PML4, PDPT, four
+ * directories. */
 static uint64_t place_identity_map(struct boot *boot, struct error *err)
 {
 	const uint64_t present_writable = 3, large = 0x80;
@@ -335,7 +353,8 @@ int boot_enter_long(struct boot *boot, uint64_t entry, struct error *err)
 
 /*
  * What a BIOS leaves in its data area (the fields kernels read): COM1's port, the segment of the
- * extended data area, KiB of conventional memory; and the size of the extended area in its first byte.
+ * extended data area, KiB of conventional memory; and the size of the extended area in its first
+ * byte.
  */
 static int write_bios_data(struct boot *boot, struct error *err)
 {
@@ -358,12 +377,14 @@ int boot_load(struct boot *boot, struct error *err)
 	int result;
 
 	if (!boot->kernel)
-		return error_set(err, 0, "no kernel given: the machine boots one directly (-k FILE)");
+		return error_set(err, 0,
+				 "no kernel given: the machine boots one directly (-k FILE)");
 	boot->used_count = 0;
 	boot->kernel_address = boot->initrd_address = boot->initrd_size = 0;
 	boot->cmdline_address = boot->cmdline_size = 0;
 	x86_cpu_reset(&boot->state, true);
-	if (write_bios_data(boot, err) || file_map_open(&kernel, "kernel", boot->kernel, KERNEL_SIZE_MAX, err))
+	if (write_bios_data(boot, err) ||
+	    file_map_open(&kernel, "kernel", boot->kernel, KERNEL_SIZE_MAX, err))
 		return -1;
 	if (boot_is_bzimage(&kernel))
 		result = boot_bzimage(boot, &kernel, err);
@@ -372,9 +393,9 @@ int boot_load(struct boot *boot, struct error *err)
 	else if (boot_is_elf(&kernel))
 		result = boot_elf(boot, &kernel, err);
 	else
-		result = error_set(err, 0,
-				   "kernel '%s' is neither a Linux bzImage, nor ELF, nor multiboot%s",
-				   boot->kernel, kernel.size < 1024 ? " (it is very short: truncated?)" : "");
+		result = error_set(
+			err, 0, "kernel '%s' is neither a Linux bzImage, nor ELF, nor multiboot%s",
+			boot->kernel, kernel.size < 1024 ? " (it is very short: truncated?)" : "");
 	file_map_close(&kernel);
 	return result;
 }

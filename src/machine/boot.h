@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Direct boot: putting a kernel, its initrd and its command line into guest memory, as a boot loader
- * would, and the CPU state at its entry point.
+ * Direct boot: putting a kernel, its initrd and its command line into guest memory, as a boot
+ * loader would, and the CPU state at its entry point.
  *
  * boot_load() recognises the kernel's format and hands over to one of boot_linux.c (bzImage),
- * boot_elf.c (ELF with a PVH note, ELF64 Linux) or boot_multiboot.c. Placement goes through one list of used ranges, so
- * that nothing overwrites anything else whatever addresses the kernel's headers ask for.
+ * boot_elf.c (ELF with a PVH note, ELF64 Linux) or boot_multiboot.c. Placement goes through one
+ * list of used ranges, so that nothing overwrites anything else whatever addresses the kernel's
+ * headers ask for.
  */
 #ifndef LODGE_MACHINE_BOOT_H
 #define LODGE_MACHINE_BOOT_H
@@ -35,10 +36,10 @@ struct memory_range {
 struct boot {
 	/* Set by the caller. */
 	struct guest_memory *memory;
-	const char *kernel;  /* path */
-	const char *initrd;  /* path or NULL; for multiboot "file args,file args" */
-	const char *append;  /* command line or NULL */
-	uint64_t rsdp;       /* guest-physical address of the ACPI root pointer, 0: none */
+	const char *kernel;   /* path */
+	const char *initrd;   /* path or NULL; for multiboot "file args,file args" */
+	const char *append;   /* command line or NULL */
+	uint64_t rsdp;        /* guest-physical address of the ACPI root pointer, 0: none */
 	bool keep_compressed; /* let the guest decompress a bzImage itself */
 	unsigned range_count;
 	struct memory_range ranges[BOOT_RANGE_MAX]; /* the memory map the kernel is told */
@@ -73,21 +74,25 @@ int file_map_open(struct file_map *map, const char *what, const char *path, uint
 		  struct error *err);
 void file_map_close(struct file_map *map);
 
-/* Take [base, base+size) for something at a fixed address: it must be RAM and not yet taken. what: for the message. */
-int boot_claim(struct boot *boot, uint64_t base, uint64_t size, const char *what, struct error *err);
-/* Find room of size bytes in RAM, lowest (at or above min) or highest, ending at or below limit, and take
- * it. align is a power of two. Returns the address, or 0 if there is none. */
+/* Take [base, base+size) for something at a fixed address: it must be RAM and not yet taken.
+ * what: for the message. */
+int boot_claim(struct boot *boot, uint64_t base, uint64_t size, const char *what,
+	       struct error *err);
+/* Find room of size bytes in RAM, lowest (at or above min) or highest, ending at or below limit,
+ * and take it. align is a power of two. Returns the address, or 0 if there is none. */
 uint64_t boot_place_low(struct boot *boot, uint64_t size, uint64_t align, uint64_t min,
 			uint64_t limit);
 uint64_t boot_place_high(struct boot *boot, uint64_t size, uint64_t align, uint64_t limit);
-/* As boot_place_low() anywhere below 4 GiB but preferably below 640 KiB, with a message. For small structures. */
+/* As boot_place_low() anywhere below 4 GiB but preferably below 640 KiB, with a message. For
+ * small structures. */
 uint64_t boot_place_data(struct boot *boot, uint64_t size, uint64_t align, const char *what,
 			 struct error *err);
 /* Host address of a range that was claimed or placed. */
 void *boot_host(struct boot *boot, uint64_t gpa, uint64_t size);
 
 /* Place a NUL-terminated string; 0 on failure. */
-uint64_t boot_place_string(struct boot *boot, const char *text, const char *what, struct error *err);
+uint64_t boot_place_string(struct boot *boot, const char *text, const char *what,
+			   struct error *err);
 /* Read the initrd to the highest place that ends at or below limit; sets boot->initrd_*. */
 int boot_load_initrd(struct boot *boot, uint64_t limit, struct error *err);
 
@@ -104,8 +109,9 @@ int boot_multiboot(struct boot *boot, const struct file_map *kernel, struct erro
 bool boot_is_elf(const struct file_map *kernel);
 int boot_elf(struct boot *boot, const struct file_map *kernel, struct error *err);
 
-/* Linux: place boot_params built around a copy of the setup header of header_size bytes (file offset 0x1f1 on), or around a
- * minimal one if NULL, with memory map, command line, initrd and random seed. Returns the address or 0. */
+/* Linux: place boot_params built around a copy of the setup header of header_size bytes (file
+ * offset 0x1f1 on), or around a minimal one if NULL, with memory map, command line, initrd and
+ * random seed. Returns the address or 0. */
 uint64_t boot_linux_params(struct boot *boot, const uint8_t *header, size_t header_size,
 			   struct error *err);
 

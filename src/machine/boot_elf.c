@@ -2,9 +2,10 @@
 /*
  * ELF kernels: by their PVH note, or as a 64-bit Linux vmlinux.
  *
- * A kernel with the Xen note PHYS32_ENTRY is entered in 32-bit protected mode with EBX pointing at a
- * hvm_start_info, which lists memory map, modules, command line and the ACPI root pointer. An ELF64 file without the
- * note is taken for Linux: entered in long mode with RSI pointing at boot_params.
+ * A kernel with the Xen note PHYS32_ENTRY is entered in 32-bit protected mode with EBX pointing
+ * at a hvm_start_info, which lists memory map, modules, command line and the ACPI root pointer.
+ * An ELF64 file without the note is taken for Linux: entered in long mode with RSI pointing at
+ * boot_params.
  *
  * Sources: Xen docs/misc/pvh.pandoc and xen/include/public/arch-x86/hvm/start_info.h;
  * Linux Documentation/x86/boot.rst.
@@ -56,8 +57,12 @@ static int enter_pvh(const struct elf_image *image, struct boot *boot, struct er
 	if (!at)
 		return -1;
 	block.info = (struct hvm_start_info){
-		.magic = HVM_START_MAGIC, .version = 1, .cmdline_paddr = cmdline, .rsdp_paddr = boot->rsdp,
-		.memmap_paddr = at + ((char *)block.map - (char *)&block), .memmap_entries = boot->range_count,
+		.magic = HVM_START_MAGIC,
+		.version = 1,
+		.cmdline_paddr = cmdline,
+		.rsdp_paddr = boot->rsdp,
+		.memmap_paddr = at + ((char *)block.map - (char *)&block),
+		.memmap_entries = boot->range_count,
 	};
 	if (boot->initrd) {
 		block.info.nr_modules = 1;
@@ -67,7 +72,9 @@ static int enter_pvh(const struct elf_image *image, struct boot *boot, struct er
 	}
 	for (unsigned i = 0; i < boot->range_count; i++)
 		block.map[i] = (struct hvm_memmap_entry){
-			.addr = boot->ranges[i].base, .size = boot->ranges[i].size, .type = boot->ranges[i].type,
+			.addr = boot->ranges[i].base,
+			.size = boot->ranges[i].size,
+			.type = boot->ranges[i].type,
 		};
 	memcpy(boot_host(boot, at, sizeof(block)), &block, sizeof(block));
 	boot->cmdline_address = cmdline;
@@ -83,12 +90,13 @@ static int enter_linux(const struct elf_image *image, struct boot *boot, struct 
 	uint64_t params;
 
 	if (!image->is_64bit || image->machine != EM_X86_64)
-		return error_set(err, 0,
-				 "kernel '%s' is a 32-bit ELF file with neither a PVH note nor a multiboot header",
-				 boot->kernel);
+		return error_set(
+			err, 0,
+			"kernel '%s' is a 32-bit ELF file with neither a PVH note nor a multiboot header",
+			boot->kernel);
 	if (image->entry >= GIB(4))
-		return error_set(err, 0, "kernel '%s' has no physical entry point (0x%llx)", boot->kernel,
-				 (unsigned long long)image->entry);
+		return error_set(err, 0, "kernel '%s' has no physical entry point (0x%llx)",
+				 boot->kernel, (unsigned long long)image->entry);
 	if (boot_load_initrd(boot, GIB(4), err))
 		return -1;
 	params = boot_linux_params(boot, NULL, 0, err);
@@ -111,7 +119,8 @@ int boot_elf(struct boot *boot, const struct file_map *kernel, struct error *err
 	if (result == 0)
 		result = elf_load(image, boot, kernel->path, err);
 	if (result == 0)
-		result = image->has_pvh ? enter_pvh(image, boot, err) : enter_linux(image, boot, err);
+		result = image->has_pvh ? enter_pvh(image, boot, err) :
+					  enter_linux(image, boot, err);
 	free(image);
 	return result;
 }

@@ -5,12 +5,13 @@
  * Three ways in, the first that applies:
  * 1. The payload is unpacked here, on the host, to the vmlinux it contains, which is loaded at the
  *    physical addresses it was linked for and entered at its own start (64-bit: long mode, 32-bit:
- *    protected mode). This saves the guest its slow unpacking. Kernel text is then where it was linked, as
- *    with `nokaslr`: randomising it is the work of the program we skip.
+ *    protected mode). This saves the guest its unpacking. Kernel text is then where it was
+ *    linked, as with `nokaslr`: randomising it is the work of the program we skip.
  * 2. A kernel with XLF_KERNEL_64 is loaded whole, and its unpacking program entered in 64-bit mode.
  * 3. Any other is entered at code32_start in protected mode.
  *
- * Sources: Linux Documentation/x86/boot.rst and zero-page.rst (arch/x86/include/uapi/asm/bootparam.h).
+ * Sources: Linux Documentation/x86/boot.rst and zero-page.rst
+ * (arch/x86/include/uapi/asm/bootparam.h).
  */
 #include <elf.h>
 #include <stdlib.h>
@@ -135,8 +136,10 @@ uint64_t boot_linux_params(struct boot *boot, const uint8_t *header, size_t head
 	if (header && load_le32(header + HDR_CMDLINE_SIZE - HDR_SETUP_SECTS) > 0)
 		cmdline_max = load_le32(header + HDR_CMDLINE_SIZE - HDR_SETUP_SECTS);
 	if (strlen(append) > cmdline_max) {
-		error_set(err, 0, "the command line of %zu characters is longer than kernel '%s' takes (%u)",
-			  strlen(append), boot->kernel, cmdline_max);
+		error_set(
+			err, 0,
+			"the command line of %zu characters is longer than kernel '%s' takes (%u)",
+			strlen(append), boot->kernel, cmdline_max);
 		return 0;
 	}
 	at = boot_place_data(boot, BP_SIZE, PAGE_SIZE, "boot parameters", err);
@@ -175,8 +178,8 @@ uint64_t boot_linux_params(struct boot *boot, const uint8_t *header, size_t head
 struct bzimage {
 	const struct file_map *file;
 	uint16_t version;
-	size_t header_size;           /* bytes from HDR_SETUP_SECTS on */
-	const uint8_t *body;          /* the protected-mode part */
+	size_t header_size;  /* bytes from HDR_SETUP_SECTS on */
+	const uint8_t *body; /* the protected-mode part */
 	size_t body_size;
 	uint64_t initrd_limit;
 	bool is_64bit;
@@ -189,14 +192,22 @@ static int check_header(struct bzimage *bz, const struct file_map *kernel, struc
 	bz->file = kernel;
 	bz->version = hdr16(kernel, HDR_VERSION);
 	if (bz->version < 0x206)
-		return error_set(err, 0, "kernel '%s' speaks boot protocol %u.%02u: 2.06 is the oldest supported",
-				 kernel->path, bz->version >> 8, bz->version & 0xff);
-	setup_size = ((uint64_t)(hdr8(kernel, HDR_SETUP_SECTS) ? hdr8(kernel, HDR_SETUP_SECTS) : 4) + 1) * 512;
+		return error_set(
+			err, 0,
+			"kernel '%s' speaks boot protocol %u.%02u: 2.06 is the oldest supported",
+			kernel->path, bz->version >> 8, bz->version & 0xff);
+	setup_size =
+		((uint64_t)(hdr8(kernel, HDR_SETUP_SECTS) ? hdr8(kernel, HDR_SETUP_SECTS) : 4) +
+		 1) *
+		512;
 	if (kernel->size <= setup_size || setup_size < HDR_END_MAX)
-		return error_set(err, 0, "kernel '%s' is truncated: %zu bytes, its set-up part alone has %llu",
-				 kernel->path, kernel->size, (unsigned long long)setup_size);
+		return error_set(
+			err, 0,
+			"kernel '%s' is truncated: %zu bytes, its set-up part alone has %llu",
+			kernel->path, kernel->size, (unsigned long long)setup_size);
 	if (!(hdr8(kernel, HDR_LOADFLAGS) & LOADFLAG_LOADED_HIGH))
-		return error_set(err, 0, "kernel '%s' is a zImage, for memory below 1 MiB: not supported",
+		return error_set(err, 0,
+				 "kernel '%s' is a zImage, for memory below 1 MiB: not supported",
 				 kernel->path);
 	/* The header ends where the jump over it lands. */
 	end = HDR_MAGIC + (uint64_t)hdr8(kernel, HDR_JUMP_LENGTH);
@@ -210,15 +221,18 @@ static int check_header(struct bzimage *bz, const struct file_map *kernel, struc
 }
 
 /*
- * The header has no length of the whole file but syssize (in 16-byte units): a shorter file was cut.
+ * The header has no length of the whole file but syssize (in 16-byte units): a shorter file was
+ * cut.
  */
 static int check_complete(const struct bzimage *bz, struct error *err)
 {
 	uint64_t expected = (uint64_t)hdr32(bz->file, 0x1f4) * 16;
 
 	if (expected > bz->body_size + 15)
-		return error_set(err, 0, "kernel '%s' is truncated: it has %zu KiB of code, and should have %llu KiB",
-				 bz->file->path, bz->body_size >> 10, (unsigned long long)expected >> 10);
+		return error_set(
+			err, 0,
+			"kernel '%s' is truncated: it has %zu KiB of code, and should have %llu KiB",
+			bz->file->path, bz->body_size >> 10, (unsigned long long)expected >> 10);
 	return 0;
 }
 
@@ -269,7 +283,8 @@ static int take_piece(void *opaque, uint64_t offset, const uint8_t *data, size_t
 
 	if (offset == 0) {
 		if (elf_parse(image, data, size, u->size, name, NULL) || image->entry >= GIB(4) ||
-		    image->is_64bit != u->bz->is_64bit || image->is_64bit != (image->machine == EM_X86_64))
+		    image->is_64bit != u->bz->is_64bit ||
+		    image->is_64bit != (image->machine == EM_X86_64))
 			return NOT_ENTERED_DIRECTLY;
 		if (elf_claim(image, u->boot, name, u->err))
 			return -1;
@@ -305,15 +320,18 @@ static int boot_unpacked(struct bzimage *bz, struct boot *boot, struct error *er
 		return NOT_ENTERED_DIRECTLY;
 	u = calloc(1, sizeof(*u));
 	if (!u)
-		return error_set(err, 0, "cannot unpack kernel '%s': out of memory", bz->file->path);
+		return error_set(err, 0, "cannot unpack kernel '%s': out of memory",
+				 bz->file->path);
 	u->bz = bz;
 	u->boot = boot;
 	u->err = &refused;
-	/* Linux puts the unpacked size behind the payload (for gzip it is the format's own trailer). */
+	/* Linux puts the unpacked size behind the payload (for gzip it is the format's own
+	 * trailer). */
 	u->size = load_le32(payload + size - 4);
 	if (u->size > UNPACKED_MAX || u->size < sizeof(Elf32_Ehdr))
-		result = error_set(err, 0, "kernel '%s' is corrupt: its unpacked size is given as %llu bytes",
-				   bz->file->path, (unsigned long long)u->size);
+		result = error_set(
+			err, 0, "kernel '%s' is corrupt: its unpacked size is given as %llu bytes",
+			bz->file->path, (unsigned long long)u->size);
 	else
 		result = decompress(payload, size, u->size, take_piece, u, &why);
 	if (result == 0)
@@ -339,8 +357,8 @@ static int place_body(struct bzimage *bz, struct boot *boot, uint64_t *at, struc
 		uint64_t preferred = load_le64(bz->file->data + HDR_PREF_ADDRESS);
 
 		if (align & (align - 1))
-			return error_set(err, 0, "kernel '%s' is corrupt: alignment 0x%llx", bz->file->path,
-					 (unsigned long long)align);
+			return error_set(err, 0, "kernel '%s' is corrupt: alignment 0x%llx",
+					 bz->file->path, (unsigned long long)align);
 		if (boot_claim(boot, preferred, size, "its code", NULL) == 0) {
 			*at = preferred;
 			return 0;
@@ -348,9 +366,11 @@ static int place_body(struct bzimage *bz, struct boot *boot, uint64_t *at, struc
 		*at = boot_place_low(boot, size, align, MIB(1), GIB(4));
 		if (*at)
 			return 0;
-		return error_set(err, 0, "kernel '%s' needs %llu MiB to start, which memory of %llu MiB has not free",
-				 bz->file->path, (unsigned long long)size >> 20,
-				 (unsigned long long)boot->memory->ram_size >> 20);
+		return error_set(
+			err, 0,
+			"kernel '%s' needs %llu MiB to start, which memory of %llu MiB has not free",
+			bz->file->path, (unsigned long long)size >> 20,
+			(unsigned long long)boot->memory->ram_size >> 20);
 	}
 	if (boot_claim(boot, *at, size, "its code", err))
 		return error_prefix(err, "kernel '%s'", bz->file->path);

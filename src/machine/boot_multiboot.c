@@ -2,12 +2,13 @@
 /*
  * Multiboot 1 kernels.
  *
- * The header lies in the first 8 KiB, 4-byte aligned. The image is loaded by the addresses in the header
- * (flag 16, which overrides everything) or by its ELF segments; 32-bit ELF is the norm, ELF64 files
- * whose entry is 32-bit code are taken too. `-i` names modules: a comma-separated list of
- * "file arguments", a comma in a name written ",,".  The kernel gets a memory map, its command line (which begins with
- * the file's name), the modules and a loader name. A request for a video mode is not granted, which
- * the specification allows. Entered in flat 32-bit protected mode, EAX = magic, EBX = information.
+ * The header lies in the first 8 KiB, 4-byte aligned. The image is loaded by the addresses in the
+ * header (flag 16, which overrides everything) or by its ELF segments; 32-bit ELF is the norm,
+ * ELF64 files whose entry is 32-bit code are taken too. `-i` names modules: a comma-separated
+ * list of "file arguments", a comma in a name written ",,".  The kernel gets a memory map, its
+ * command line (which begins with the file's name), the modules and a loader name. A request for
+ * a video mode is not granted, which the specification allows. Entered in flat 32-bit protected
+ * mode, EAX = magic, EBX = information.
  *
  * Source: Multiboot Specification version 0.6.96.
  */
@@ -41,7 +42,8 @@
 
 struct multiboot_header {
 	uint32_t magic, flags, checksum;
-	uint32_t header_addr, load_addr, load_end_addr, bss_end_addr, entry_addr; /* with HEADER_ADDRESSES */
+	uint32_t header_addr, load_addr, load_end_addr, bss_end_addr,
+		entry_addr; /* with HEADER_ADDRESSES */
 };
 
 struct multiboot_info {
@@ -71,7 +73,8 @@ static long find_header(const struct file_map *kernel, struct multiboot_header *
 	for (size_t at = 0; at + 12 <= end; at += 4) {
 		memset(header, 0, sizeof(*header));
 		memcpy(header, kernel->data + at, MIN(sizeof(*header), kernel->size - at));
-		if (header->magic == HEADER_MAGIC && header->magic + header->flags + header->checksum == 0)
+		if (header->magic == HEADER_MAGIC &&
+		    header->magic + header->flags + header->checksum == 0)
 			return (long)at;
 	}
 	return -1;
@@ -84,36 +87,48 @@ bool boot_is_multiboot(const struct file_map *kernel)
 	return find_header(kernel, &header) >= 0;
 }
 
-/* Flag 16: the "a.out kludge" (3.1.3). Zero load_end means to the file's end, zero bss_end no bss. */
+/* Flag 16: the "a.out kludge" (3.1.3). Zero load_end means to the file's end, zero bss_end no
+ * bss. */
 static int load_by_addresses(struct boot *boot, const struct file_map *kernel,
-			     const struct multiboot_header *h, uint64_t header_offset, struct error *err)
+			     const struct multiboot_header *h, uint64_t header_offset,
+			     struct error *err)
 {
 	uint64_t offset, load_size, memory_size;
 
 	if (h->load_addr > h->header_addr || h->header_addr - h->load_addr > header_offset)
-		return error_set(err, 0, "kernel '%s' is corrupt: its multiboot load address 0x%x does not fit its header's 0x%x",
-				 kernel->path, h->load_addr, h->header_addr);
+		return error_set(
+			err, 0,
+			"kernel '%s' is corrupt: its multiboot load address 0x%x does not fit its header's 0x%x",
+			kernel->path, h->load_addr, h->header_addr);
 	offset = header_offset - (h->header_addr - h->load_addr);
 	load_size = kernel->size - offset;
 	if (h->load_end_addr != 0) {
 		if (h->load_end_addr < h->load_addr)
-			return error_set(err, 0, "kernel '%s' is corrupt: its multiboot load end 0x%x is before its start",
-					 kernel->path, h->load_end_addr);
+			return error_set(
+				err, 0,
+				"kernel '%s' is corrupt: its multiboot load end 0x%x is before its start",
+				kernel->path, h->load_end_addr);
 		if (h->load_end_addr - h->load_addr > load_size)
-			return error_set(err, 0, "kernel '%s' is truncated: its multiboot header asks for %u bytes, %llu are there",
-					 kernel->path, h->load_end_addr - h->load_addr, (unsigned long long)load_size);
+			return error_set(
+				err, 0,
+				"kernel '%s' is truncated: its multiboot header asks for %u bytes, %llu are there",
+				kernel->path, h->load_end_addr - h->load_addr,
+				(unsigned long long)load_size);
 		load_size = h->load_end_addr - h->load_addr;
 	}
 	memory_size = load_size;
 	if (h->bss_end_addr != 0) {
 		if (h->bss_end_addr < h->load_addr + load_size)
-			return error_set(err, 0, "kernel '%s' is corrupt: its multiboot bss end 0x%x is before the end of its data",
-					 kernel->path, h->bss_end_addr);
+			return error_set(
+				err, 0,
+				"kernel '%s' is corrupt: its multiboot bss end 0x%x is before the end of its data",
+				kernel->path, h->bss_end_addr);
 		memory_size = h->bss_end_addr - h->load_addr;
 	}
 	if (load_size == 0 || boot_claim(boot, h->load_addr, memory_size, "its image", err))
-		return load_size == 0 ? error_set(err, 0, "kernel '%s' has nothing to load", kernel->path) :
-					error_prefix(err, "kernel '%s'", kernel->path);
+		return load_size == 0 ?
+			       error_set(err, 0, "kernel '%s' has nothing to load", kernel->path) :
+			       error_prefix(err, "kernel '%s'", kernel->path);
 	memcpy(boot_host(boot, h->load_addr, load_size), kernel->data + offset, load_size);
 	boot->kernel_address = h->entry_addr;
 	return 0;
@@ -125,15 +140,19 @@ static int load_by_elf(struct boot *boot, const struct file_map *kernel, struct 
 	int result;
 
 	if (!boot_is_elf(kernel))
-		return error_set(err, 0, "kernel '%s' has a multiboot header without addresses and is not ELF",
-				 kernel->path);
+		return error_set(
+			err, 0,
+			"kernel '%s' has a multiboot header without addresses and is not ELF",
+			kernel->path);
 	image = malloc(sizeof(*image));
 	if (!image)
 		return error_set(err, 0, "cannot load kernel '%s': out of memory", kernel->path);
 	result = elf_parse(image, kernel->data, kernel->size, kernel->size, kernel->path, err);
 	if (result == 0 && image->entry >= GIB(4))
-		result = error_set(err, 0, "kernel '%s': its multiboot entry point 0x%llx is not a 32-bit address",
-				   kernel->path, (unsigned long long)image->entry);
+		result = error_set(
+			err, 0,
+			"kernel '%s': its multiboot entry point 0x%llx is not a 32-bit address",
+			kernel->path, (unsigned long long)image->entry);
 	if (result == 0)
 		result = elf_load(image, boot, kernel->path, err);
 	boot->kernel_address = image->entry;
@@ -163,7 +182,8 @@ static const char *next_word(const char *list, char *word, size_t capacity)
 	return NULL;
 }
 
-static int load_module(struct boot *boot, char *word, struct multiboot_module *module, struct error *err)
+static int load_module(struct boot *boot, char *word, struct multiboot_module *module,
+		       struct error *err)
 {
 	uint64_t string = boot_place_string(boot, word, "module arguments", err), at;
 	struct file_map file;
@@ -179,10 +199,13 @@ static int load_module(struct boot *boot, char *word, struct multiboot_module *m
 	if (at)
 		memcpy(boot_host(boot, at, file.size), file.data, file.size);
 	else
-		error_set(err, 0, "module '%s' of %llu MiB does not fit beside the kernel in memory of %llu MiB",
-			  word, ((unsigned long long)file.size + MIB(1) - 1) >> 20,
-			  (unsigned long long)boot->memory->ram_size >> 20);
-	*module = (struct multiboot_module){ .start = (uint32_t)at, .end = (uint32_t)(at + file.size),
+		error_set(
+			err, 0,
+			"module '%s' of %llu MiB does not fit beside the kernel in memory of %llu MiB",
+			word, ((unsigned long long)file.size + MIB(1) - 1) >> 20,
+			(unsigned long long)boot->memory->ram_size >> 20);
+	*module = (struct multiboot_module){ .start = (uint32_t)at,
+					     .end = (uint32_t)(at + file.size),
 					     .string = (uint32_t)string };
 	if (!boot->initrd_address) {
 		boot->initrd_address = at;
@@ -215,7 +238,8 @@ static int load_modules(struct boot *boot, struct multiboot_info *info, struct e
 	at = boot_place_data(boot, count * sizeof(modules[0]), 16, "list of modules", err);
 	if (!at)
 		return -1;
-	memcpy(boot_host(boot, at, count * sizeof(modules[0])), modules, count * sizeof(modules[0]));
+	memcpy(boot_host(boot, at, count * sizeof(modules[0])), modules,
+	       count * sizeof(modules[0]));
 	info->mods_count = count;
 	info->mods_addr = (uint32_t)at;
 	return 0;
@@ -234,8 +258,10 @@ static int place_memory_map(struct boot *boot, struct multiboot_info *info, stru
 	for (unsigned i = 0; i < boot->range_count; i++) {
 		const struct memory_range *r = &boot->ranges[i];
 
-		map[i] = (struct multiboot_mmap){ .size = sizeof(map[0]) - 4, .base = r->base,
-						  .length = r->size, .type = r->type };
+		map[i] = (struct multiboot_mmap){ .size = sizeof(map[0]) - 4,
+						  .base = r->base,
+						  .length = r->size,
+						  .type = r->type };
 		if (r->type == MEMORY_RAM && r->base == 0)
 			info->mem_lower = (uint32_t)(r->size >> 10);
 		if (r->type == MEMORY_RAM && r->base == MIB(1))
@@ -248,7 +274,8 @@ static int place_memory_map(struct boot *boot, struct multiboot_info *info, stru
 	return 0;
 }
 
-/* "file command line", as other loaders give it: kernels take their arguments from the second word on. */
+/* "file command line", as other loaders give it: kernels take their arguments from the second
+ * word on. */
 static int place_cmdline(struct boot *boot, struct multiboot_info *info, struct error *err)
 {
 	const char *append = boot->append ? boot->append : "";
@@ -278,7 +305,8 @@ int boot_multiboot(struct boot *boot, const struct file_map *kernel, struct erro
 	int result;
 
 	if (unknown)
-		return error_set(err, 0, "kernel '%s' requires multiboot features 0x%x, which do not exist",
+		return error_set(err, 0,
+				 "kernel '%s' requires multiboot features 0x%x, which do not exist",
 				 kernel->path, unknown);
 	if (header.flags & HEADER_ADDRESSES)
 		result = load_by_addresses(boot, kernel, &header, header_offset, err);

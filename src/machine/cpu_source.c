@@ -10,9 +10,8 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "machine/cpu_features.h"
 #include "machine/cpu_model.h"
-
-enum reg { EAX, EBX, ECX, EDX };
 
 static void host_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
 {
@@ -39,7 +38,8 @@ static bool not_affected(const char *vulnerability)
 	return strcmp(text, answer) == 0;
 }
 
-/* A process cannot read IA32_ARCH_CAPABILITIES; its bits follow from what the host's kernel found. */
+/* A process cannot read IA32_ARCH_CAPABILITIES; its bits follow from what the host's kernel
+ * found. */
 static uint64_t host_arch_capabilities(void)
 {
 	static const struct {
@@ -48,12 +48,13 @@ static uint64_t host_arch_capabilities(void)
 	} table[] = {
 		{ "meltdown", BIT64(0) | BIT64(3) }, /* RDCL_NO, SKIP_L1DFL_VMENTRY */
 		{ "spec_store_bypass", BIT64(4) },   /* SSB_NO */
-		{ "mds", BIT64(5) },		     /* MDS_NO */
-		{ "itlb_multihit", BIT64(6) },	     /* PSCHANGE_MC_NO */
+		{ "mds", BIT64(5) },                 /* MDS_NO */
+		{ "itlb_multihit", BIT64(6) },       /* PSCHANGE_MC_NO */
 		{ "tsx_async_abort", BIT64(8) },     /* TAA_NO */
-		{ "mmio_stale_data", BIT64(13) | BIT64(14) | BIT64(15) }, /* SBDR_SSDP, FBSDP, PSDP_NO */
-		{ "gather_data_sampling", BIT64(26) },	   /* GDS_NO */
-		{ "reg_file_data_sampling", BIT64(27) },   /* RFDS_NO */
+		{ "mmio_stale_data",
+		  BIT64(13) | BIT64(14) | BIT64(15) },      /* SBDR_SSDP, FBSDP, PSDP_NO */
+		{ "gather_data_sampling", BIT64(26) },      /* GDS_NO */
+		{ "reg_file_data_sampling", BIT64(27) },    /* RFDS_NO */
 		{ "indirect_target_selection", BIT64(62) }, /* ITS_NO */
 	};
 	uint64_t bits = 0;

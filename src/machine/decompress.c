@@ -2,14 +2,15 @@
 /*
  * Decompression of kernel payloads.
  *
- * A bzImage carries its kernel compressed, and a small program that unpacks it in the guest. The host
- * does it faster, so boot_linux.c asks here first. zlib, liblzma and libzstd do their formats; LZ4's
- * legacy frame (what `lz4 -l` writes: a magic number, then blocks of up to 8 MiB, each with its length)
- * is short enough to be our own. Its blocks are independent, so they are unpacked by several threads.
- * Unpacked data is handed on in pieces as it comes: no buffer ever holds all of it.
+ * A bzImage carries its kernel compressed, and a small program that unpacks it in the guest. The
+ * host does it faster, so boot_linux.c asks here first. zlib, liblzma and libzstd do their
+ * formats; LZ4's legacy frame (what `lz4 -l` writes: a magic number, then blocks of up to 8 MiB,
+ * each with its length) is short enough to be our own. Its blocks are independent, so they are
+ * unpacked by several threads. Unpacked data is handed on in pieces as it comes: no buffer ever
+ * holds all of it.
  *
- * Sources: RFC 1952; the .xz and .lzma file formats; RFC 8878; LZ4 frame format 1.6.4 "Legacy frame"
- * and block format.
+ * Sources: RFC 1952; the .xz and .lzma file formats; RFC 8878; LZ4 frame format 1.6.4 "Legacy
+ * frame" and block format.
  */
 #include <lzma.h>
 #include <pthread.h>
@@ -80,8 +81,9 @@ static inline void copy_strides(uint8_t *to, const uint8_t *from, size_t n)
 }
 
 /*
- * Copy a match of n bytes from distance back, up to 23 too many. The two may overlap, which repeats the pattern: with
- * a distance below 8 the first bytes are copied singly, and the rest from a multiple of the distance that is at least 8.
+ * Copy a match of n bytes from distance back, up to 23 too many. The two may overlap, which
+ * repeats the pattern: with a distance below 8 the first bytes are copied singly, and the rest
+ * from a multiple of the distance that is at least 8.
  */
 static inline void copy_match(uint8_t *to, size_t distance, size_t n)
 {
@@ -108,7 +110,8 @@ static inline void copy_match(uint8_t *to, size_t distance, size_t n)
 		memcpy(to + i, to + i - distance, 8);
 }
 
-/* Unpack one block; returns the bytes written or -1. Every read and write is within the two buffers. */
+/* Unpack one block; returns the bytes written or -1. Every read and write is within the two
+ * buffers. */
 static long lz4_block(const uint8_t *in, size_t in_size, uint8_t *out_start, size_t capacity)
 {
 	const uint8_t *in_end = in + in_size;
@@ -224,7 +227,8 @@ static void *lz4_worker(void *opaque)
 	return NULL;
 }
 
-/* Find the blocks. The frame ends with the data, or with what cannot be another block (a size trailer). */
+/* Find the blocks. The frame ends with the data, or with what cannot be another block (a size
+ * trailer). */
 static int lz4_find_blocks(struct lz4_work *work, const uint8_t *data, size_t size)
 {
 	size_t pos = 4;

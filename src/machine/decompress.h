@@ -15,14 +15,15 @@
 const char *decompress_format(const uint8_t *data, size_t size);
 
 /*
- * Takes unpacked data piece by piece. The piece at offset 0 comes first; the others come in any order and from several
- * threads at once. Returns 0, or anything else to stop.
+ * Takes unpacked data piece by piece. The piece at offset 0 comes first; the others come in any
+ * order and from several threads at once. Returns 0, or anything else to stop.
  */
 typedef int decompress_sink(void *opaque, uint64_t offset, const uint8_t *data, size_t size);
 
 /*
- * Unpack data (which decompress_format() knows; trailing bytes are ignored) to exactly `expected` bytes.
- * Returns 0, or the sink's result if it stopped, or -1 with err: corrupt, truncated, or of another size.
+ * Unpack data (which decompress_format() knows; trailing bytes are ignored) to exactly `expected`
+ * bytes. Returns 0, or the sink's result if it stopped, or -1 with err: corrupt, truncated, or of
+ * another size.
  */
 int decompress(const uint8_t *data, size_t size, uint64_t expected, decompress_sink *sink,
 	       void *opaque, struct error *err);

@@ -2,8 +2,8 @@
 /*
  * ELF executables as kernels.
  *
- * Only what loading needs: the ELF header, PT_LOAD segments with their physical addresses, and the one
- * Xen note that names the PVH entry point. Every offset comes from a file that may be
+ * Only what loading needs: the ELF header, PT_LOAD segments with their physical addresses, and
+ * the one Xen note that names the PVH entry point. Every offset comes from a file that may be
  * corrupt, so each is checked against the file's size before use.
  *
  * Sources: System V ABI (gABI) chapters 4 and 5; Xen docs/misc/pvh.pandoc for the note.
@@ -28,9 +28,14 @@ static void read_program_header(const struct elf_image *image, uint64_t offset, 
 	}
 	memcpy(&ph32, image->data + offset, sizeof(ph32));
 	*ph = (Elf64_Phdr){
-		.p_type = ph32.p_type, .p_flags = ph32.p_flags, .p_offset = ph32.p_offset,
-		.p_vaddr = ph32.p_vaddr, .p_paddr = ph32.p_paddr, .p_filesz = ph32.p_filesz,
-		.p_memsz = ph32.p_memsz, .p_align = ph32.p_align,
+		.p_type = ph32.p_type,
+		.p_flags = ph32.p_flags,
+		.p_offset = ph32.p_offset,
+		.p_vaddr = ph32.p_vaddr,
+		.p_paddr = ph32.p_paddr,
+		.p_filesz = ph32.p_filesz,
+		.p_memsz = ph32.p_memsz,
+		.p_align = ph32.p_align,
 	};
 }
 
@@ -77,13 +82,19 @@ static int add_segment(struct elf_image *image, const Elf64_Phdr *ph, const char
 	if (ph->p_memsz == 0)
 		return 0;
 	if (ph->p_filesz > ph->p_memsz)
-		return error_set(err, 0, "kernel '%s' is corrupt: a segment is larger in the file than in memory",
-				 name);
+		return error_set(
+			err, 0,
+			"kernel '%s' is corrupt: a segment is larger in the file than in memory",
+			name);
 	if (image->count == ELF_SEGMENT_MAX)
-		return error_set(err, 0, "kernel '%s' has more than %d segments", name, ELF_SEGMENT_MAX);
+		return error_set(err, 0, "kernel '%s' has more than %d segments", name,
+				 ELF_SEGMENT_MAX);
 	image->segments[image->count++] = (struct elf_segment){
-		.offset = ph->p_offset, .vaddr = ph->p_vaddr, .paddr = ph->p_paddr,
-		.filesz = ph->p_filesz, .memsz = ph->p_memsz,
+		.offset = ph->p_offset,
+		.vaddr = ph->p_vaddr,
+		.paddr = ph->p_paddr,
+		.filesz = ph->p_filesz,
+		.memsz = ph->p_memsz,
 	};
 	return 0;
 }
@@ -126,7 +137,9 @@ int elf_parse(struct elf_image *image, const uint8_t *data, size_t available, si
 		Elf64_Ehdr eh;
 
 		if (available < sizeof(eh))
-			return error_set(err, 0, "kernel '%s' is truncated: no room for its ELF header", name);
+			return error_set(err, 0,
+					 "kernel '%s' is truncated: no room for its ELF header",
+					 name);
 		memcpy(&eh, data, sizeof(eh));
 		image->machine = eh.e_machine;
 		image->entry = eh.e_entry;
@@ -144,14 +157,17 @@ int elf_parse(struct elf_image *image, const uint8_t *data, size_t available, si
 		phentsize = eh.e_phentsize;
 	}
 	if (image->machine != EM_386 && image->machine != EM_X86_64)
-		return error_set(err, 0, "kernel '%s' is for another CPU (ELF machine %u, not x86)", name,
-				 image->machine);
+		return error_set(err, 0, "kernel '%s' is for another CPU (ELF machine %u, not x86)",
+				 name, image->machine);
 	if (phnum == 0)
-		return error_set(err, 0, "kernel '%s' has no program headers: not an executable", name);
+		return error_set(err, 0, "kernel '%s' has no program headers: not an executable",
+				 name);
 	if (phentsize != (image->is_64bit ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr)))
-		return error_set(err, 0, "kernel '%s' is corrupt: program headers of %u bytes", name, phentsize);
+		return error_set(err, 0, "kernel '%s' is corrupt: program headers of %u bytes",
+				 name, phentsize);
 	if (!at_hand(image, phoff, (uint64_t)phnum * phentsize))
-		return error_set(err, 0, "kernel '%s' is truncated: its program headers lie beyond its end",
+		return error_set(err, 0,
+				 "kernel '%s' is truncated: its program headers lie beyond its end",
 				 name);
 	for (unsigned i = 0; i < phnum; i++) {
 		Elf64_Phdr ph;
@@ -160,7 +176,9 @@ int elf_parse(struct elf_image *image, const uint8_t *data, size_t available, si
 		if (ph.p_type != PT_LOAD && ph.p_type != PT_NOTE)
 			continue;
 		if (!in_file(image, ph.p_offset, ph.p_filesz))
-			return error_set(err, 0, "kernel '%s' is truncated: segment %u lies beyond its end", name, i);
+			return error_set(err, 0,
+					 "kernel '%s' is truncated: segment %u lies beyond its end",
+					 name, i);
 		if (ph.p_type == PT_NOTE && at_hand(image, ph.p_offset, ph.p_filesz))
 			read_notes(image, &ph);
 		else if (ph.p_type == PT_LOAD && add_segment(image, &ph, name, err))
@@ -184,8 +202,8 @@ int elf_claim(const struct elf_image *image, struct boot *boot, const char *name
 	return 0;
 }
 
-/* Copy into memory that reads as zeroes, leaving pages of zeroes untouched: a kernel has thousands of them, and
- * each page touched costs the host a page. */
+/* Copy into memory that reads as zeroes, leaving pages of zeroes untouched: a kernel has
+ * thousands of them, and each page touched costs the host a page. */
 static void copy_sparse(uint8_t *to, const uint8_t *from, uint64_t size)
 {
 	static const uint8_t zeroes[PAGE_SIZE];
@@ -198,12 +216,13 @@ static void copy_sparse(uint8_t *to, const uint8_t *from, uint64_t size)
 	}
 }
 
-void elf_copy(const struct elf_image *image, struct boot *boot, uint64_t offset, const uint8_t *data,
-	      size_t size)
+void elf_copy(const struct elf_image *image, struct boot *boot, uint64_t offset,
+	      const uint8_t *data, size_t size)
 {
 	for (unsigned i = 0; i < image->count; i++) {
 		const struct elf_segment *s = &image->segments[i];
-		uint64_t start = MAX(offset, s->offset), end = MIN(offset + size, s->offset + s->filesz);
+		uint64_t start = MAX(offset, s->offset),
+			 end = MIN(offset + size, s->offset + s->filesz);
 
 		if (start < end)
 			copy_sparse(boot_host(boot, s->paddr + (start - s->offset), end - start),

@@ -18,7 +18,8 @@ const struct machine_board machine_boards[] = {
 static int check_config(const struct machine_config *config, struct error *err)
 {
 	if (config->cpus < 1 || config->cpus > VM_VCPU_MAX)
-		return error_set(err, 0, "a machine has 1 to %d CPUs, not %u", VM_VCPU_MAX, config->cpus);
+		return error_set(err, 0, "a machine has 1 to %d CPUs, not %u", VM_VCPU_MAX,
+				 config->cpus);
 	if (config->memory % PAGE_SIZE)
 		return error_set(err, 0, "the memory size %llu is not a multiple of 4 KiB",
 				 (unsigned long long)config->memory);

@@ -2,8 +2,8 @@
 /*
  * The `microvm` board: a small PC without firmware.
  *
- *     0x00000000  RAM, up to 3 GiB       (0x9fc00-0xfffff is kept back as on every PC; the ACPI and MP
- *                                         tables are at 0xe0000 and 0xf0000)
+ *     0x00000000  RAM, up to 3 GiB (0x9fc00-0xfffff is kept back as on every PC; ACPI tables at
+ *                 0xe0000, MP table at 0xf0000)
  *     0xc0000000  PCI memory, up to ECAM
  *     0xe0000000  PCI configuration space (ECAM), 256 MiB
  *     0xfec00000  I/O APIC
@@ -15,8 +15,8 @@
  *     port 0x60, 0x64  8042, IRQ 1   port 0x600  ACPI power management, IRQ 9
  *     port 0x70        RTC, IRQ 8    port 0xcf8  PCI configuration; 0xcf9 reset
  *
- * PCI slots are filled in the order of add_devices(). The kernel is loaded by boot.c, and loaded again at every
- * reset, into memory that has been emptied.
+ * PCI slots are filled in the order of add_devices(). The kernel is loaded by boot.c, and loaded
+ * again at every reset, into memory that has been emptied.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,8 +113,10 @@ static int write_tables(struct microvm *m, struct error *err)
 		.dsdt = dsdt_aml,
 		.dsdt_size = dsdt_aml_size,
 	};
-	uint8_t *acpi = guest_memory_host(&m->vm->memory, ACPI_BASE, MPTABLE_BASE - ACPI_BASE, true);
-	uint8_t *mp = guest_memory_host(&m->vm->memory, MPTABLE_BASE, BIOS_END - MPTABLE_BASE, true);
+	uint8_t *acpi =
+		guest_memory_host(&m->vm->memory, ACPI_BASE, MPTABLE_BASE - ACPI_BASE, true);
+	uint8_t *mp =
+		guest_memory_host(&m->vm->memory, MPTABLE_BASE, BIOS_END - MPTABLE_BASE, true);
 	size_t used;
 
 	for (unsigned n = 0; n < PC_PCI_LINES; n++)
@@ -122,7 +124,8 @@ static int write_tables(struct microvm *m, struct error *err)
 	for (unsigned slot = 1; slot < 32; slot++)
 		if (pci_device_present(m->pci, slot))
 			config.pci_slots |= BIT(slot);
-	if (acpi_build(&config, acpi, ACPI_BASE, MPTABLE_BASE - ACPI_BASE, &m->boot.rsdp, &used, err))
+	if (acpi_build(&config, acpi, ACPI_BASE, MPTABLE_BASE - ACPI_BASE, &m->boot.rsdp, &used,
+		       err))
 		return -1;
 	return mptable_build(&config, mp, MPTABLE_BASE, BIOS_END - MPTABLE_BASE, &used, err);
 }
@@ -133,7 +136,8 @@ static int write_tables(struct microvm *m, struct error *err)
 static void set_memory_types(struct x86_cpu_state *state)
 {
 	const uint64_t enable = 0x800, fixed_enable = 0x400, write_back = 6, uncached = 0;
-	const uint64_t mask_1g = 0x3fffc0000000; /* within the 46 address bits a guest has at most */
+	const uint64_t mask_1g =
+		0x3fffc0000000; /* within the 46 address bits a guest has at most */
 
 	state->mtrr_def_type = enable | fixed_enable | write_back;
 	for (unsigned i = 0; i < ARRAY_SIZE(state->mtrr_fixed); i++)
@@ -165,7 +169,8 @@ static void set_boot_state(struct microvm *m)
 /* Assign PCI resources, write the tables, load the kernel: RAM is empty. */
 static int prepare(struct microvm *m, struct error *err)
 {
-	if (pci_assign_bars(m->pci, PCI_MMIO_BASE, PCI_MMIO_SIZE, PCI_IO_BASE, PCI_IO_SIZE, true, err) ||
+	if (pci_assign_bars(m->pci, PCI_MMIO_BASE, PCI_MMIO_SIZE, PCI_IO_BASE, PCI_IO_SIZE, true,
+			    err) ||
 	    write_tables(m, err) || boot_load(&m->boot, err))
 		return -1;
 	set_boot_state(m);
@@ -200,11 +205,12 @@ static int add_console(struct microvm *m, const struct machine_config *config, s
 {
 	struct uart16550 *uart;
 
-	m->console = char_create(m->vm, config->console ? config->console : "stdio", config->console_escape,
-				 config->console_opaque, err);
+	m->console = char_create(m->vm, config->console ? config->console : "stdio",
+				 config->console_escape, config->console_opaque, err);
 	if (!m->console)
 		return -1;
-	return uart16550_create(m->vm, 0, COM1_BASE, pc_gsi(&m->interrupts, IRQ_COM1), m->console, &uart, err);
+	return uart16550_create(m->vm, 0, COM1_BASE, pc_gsi(&m->interrupts, IRQ_COM1), m->console,
+				&uart, err);
 }
 
 static int add_platform(struct microvm *m, const struct machine_config *config, struct error *err)
@@ -241,7 +247,8 @@ static int add_disk(struct microvm *m, const struct machine_disk *disk, struct e
 	struct block_image *image;
 
 	if (strlen(disk->path) >= sizeof(options.path))
-		return error_set(err, 0, "cannot open disk '%.64s...': the name is too long", disk->path);
+		return error_set(err, 0, "cannot open disk '%.64s...': the name is too long",
+				 disk->path);
 	snprintf(options.path, sizeof(options.path), "%s", disk->path);
 	snprintf(options.format, sizeof(options.format), "%s", disk->format ? disk->format : "raw");
 	image = block_open(&options, err);
@@ -254,7 +261,8 @@ static int add_disk(struct microvm *m, const struct machine_disk *disk, struct e
 	return 0;
 }
 
-static int add_nic(struct microvm *m, unsigned index, const struct machine_nic *nic, struct error *err)
+static int add_nic(struct microvm *m, unsigned index, const struct machine_nic *nic,
+		   struct error *err)
 {
 	const uint8_t mac[6] = { 0x52, 0x54, 0x00, 0x12, 0x34, (uint8_t)(0x56 + index) };
 	char spec[64 + MACHINE_HOSTFWD_MAX * 32];
@@ -263,8 +271,8 @@ static int add_nic(struct microvm *m, unsigned index, const struct machine_nic *
 
 	for (unsigned i = 0; i < nic->hostfwd_count && i < MACHINE_HOSTFWD_MAX; i++)
 		used += (size_t)snprintf(spec + used, sizeof(spec) - used, ",hostfwd=%s:%u:%u",
-					 nic->hostfwds[i].udp ? "udp" : "tcp", nic->hostfwds[i].host_port,
-					 nic->hostfwds[i].guest_port);
+					 nic->hostfwds[i].udp ? "udp" : "tcp",
+					 nic->hostfwds[i].host_port, nic->hostfwds[i].guest_port);
 	if (net_create(m->vm, spec, &net, err))
 		return -1;
 	if (!net)
@@ -291,20 +299,23 @@ static int parameter(const char *params, const char *name, unsigned long max, un
 			continue;
 		*value = strtoul(p + length + 1, &end, 0);
 		if (end == p + length + 1 || (*end && *end != ',') || *value > max)
-			return error_set(err, 0, "'%s' is not a number up to 0x%lx in '%s'", name, max, params);
+			return error_set(err, 0, "'%s' is not a number up to 0x%lx in '%s'", name,
+					 max, params);
 	}
 	return 0;
 }
 
 /* Every word of params must be NAME=... with a name from the list. */
-static int check_parameters(const char *kind, const char *params, const char *const *names, struct error *err)
+static int check_parameters(const char *kind, const char *params, const char *const *names,
+			    struct error *err)
 {
 	for (const char *p = params; p && *p; p += strcspn(p, ","), p += *p == ',') {
 		size_t length = strcspn(p, "=,");
 		bool known = false;
 
 		for (const char *const *name = names; *name; name++)
-			known |= strlen(*name) == length && strncmp(*name, p, length) == 0 && p[length] == '=';
+			known |= strlen(*name) == length && strncmp(*name, p, length) == 0 &&
+				 p[length] == '=';
 		if (!known)
 			return error_set(err, 0, "device %s has no parameter '%.*s'", kind,
 					 (int)strcspn(p, ","), p);
@@ -318,7 +329,8 @@ static int add_debug_exit(struct microvm *m, const char *params, struct error *e
 	unsigned long base = DEBUG_EXIT_DEFAULT_BASE, size = DEBUG_EXIT_DEFAULT_SIZE;
 
 	if (check_parameters("isa-debug-exit", params, names, err) ||
-	    parameter(params, "iobase", 0xffff, &base, err) || parameter(params, "iosize", 8, &size, err))
+	    parameter(params, "iobase", 0xffff, &base, err) ||
+	    parameter(params, "iosize", 8, &size, err))
 		return -1;
 	return debug_exit_create(m->vm, (uint16_t)base, (uint16_t)size, err);
 }
@@ -370,10 +382,11 @@ static int add_device(struct microvm *m, const struct machine_device *device, st
 	for (unsigned i = 0; i < ARRAY_SIZE(device_kinds); i++)
 		if (strcmp(device_kinds[i].name, device->kind) == 0)
 			return device_kinds[i].add(m, device->params, err);
-	return error_set(err, 0,
-			 "unknown device '%s' (there are isa-debug-exit, pc-testdev, pci-testdev and "
-			 "virtio-console)",
-			 device->kind);
+	return error_set(
+		err, 0,
+		"unknown device '%s' (there are isa-debug-exit, pc-testdev, pci-testdev and "
+		"virtio-console)",
+		device->kind);
 }
 
 static int add_devices(struct microvm *m, const struct machine_config *config, struct error *err)
@@ -406,7 +419,8 @@ static int fill_fw_cfg(struct microvm *m, struct error *err)
 		e820[i].size = boot->ranges[i].size;
 		e820[i].type = boot->ranges[i].type;
 	}
-	if (fw_cfg_add_file(m->fw_cfg, "etc/e820", e820, boot->range_count * sizeof(e820[0]), err) ||
+	if (fw_cfg_add_file(m->fw_cfg, "etc/e820", e820, boot->range_count * sizeof(e820[0]),
+			    err) ||
 	    fw_cfg_add_u32(m->fw_cfg, FW_CFG_KERNEL_ADDR, (uint32_t)boot->kernel_address, err) ||
 	    fw_cfg_add_u32(m->fw_cfg, FW_CFG_INITRD_ADDR, (uint32_t)boot->initrd_address, err) ||
 	    fw_cfg_add_u32(m->fw_cfg, FW_CFG_INITRD_SIZE, (uint32_t)boot->initrd_size, err) ||
@@ -454,8 +468,10 @@ static int build(struct microvm *m, const struct machine_config *config, struct 
 			    vm_tsc_frequency(vm), LAPIC_TIMER_HZ, err))
 		return -1;
 	if (HIGH_RAM_BASE + vm->memory.ram_size > 1ull << vm->cpu_model.maxphyaddr)
-		return error_set(err, 0, "memory of %llu GiB is more than a CPU with %u address bits reaches",
-				 (unsigned long long)vm->memory.ram_size >> 30, vm->cpu_model.maxphyaddr);
+		return error_set(
+			err, 0,
+			"memory of %llu GiB is more than a CPU with %u address bits reaches",
+			(unsigned long long)vm->memory.ram_size >> 30, vm->cpu_model.maxphyaddr);
 	return add_platform(m, config, err) || add_devices(m, config, err) || prepare(m, err) ||
 			       fill_fw_cfg(m, err) ?
 		       -1 :
@@ -465,7 +481,9 @@ static int build(struct microvm *m, const struct machine_config *config, struct 
 int microvm_create(struct vm **out, const struct machine_config *config, struct error *err)
 {
 	struct vm_config vm_config = {
-		.cpus = config->cpus, .memory = config->memory, .no_reboot = config->no_reboot,
+		.cpus = config->cpus,
+		.memory = config->memory,
+		.no_reboot = config->no_reboot,
 	};
 	const struct engine *engine = engine_find(config->engine ? config->engine : "auto", err);
 	struct microvm *m;
@@ -474,7 +492,8 @@ int microvm_create(struct vm **out, const struct machine_config *config, struct 
 	if (!engine)
 		return -1;
 	if (!config->kernel)
-		return error_set(err, 0, "no kernel given: the microvm board boots one directly (-k FILE)");
+		return error_set(err, 0,
+				 "no kernel given: the microvm board boots one directly (-k FILE)");
 	if (config->memory < MIB(2))
 		return error_set(err, 0, "a microvm needs at least 2 MiB of memory");
 	if (config->name)

@@ -73,12 +73,17 @@ static void add(struct mp_writer *w, const void *entry, size_t n)
 	w->entries++;
 }
 
-static void add_interrupt(struct mp_writer *w, uint8_t type, uint8_t kind, uint16_t flags, uint8_t bus,
-			  unsigned irq, uint8_t destination, unsigned input)
+static void add_interrupt(struct mp_writer *w, uint8_t type, uint8_t kind, uint16_t flags,
+			  uint8_t bus, unsigned irq, uint8_t destination, unsigned input)
 {
 	const struct mp_interrupt entry = {
-		.type = type, .kind = kind, .flags = flags, .source_bus = bus, .source_irq = (uint8_t)irq,
-		.destination = destination, .input = (uint8_t)input,
+		.type = type,
+		.kind = kind,
+		.flags = flags,
+		.source_bus = bus,
+		.source_irq = (uint8_t)irq,
+		.destination = destination,
+		.input = (uint8_t)input,
 	};
 
 	add(w, &entry, sizeof(entry));
@@ -91,20 +96,32 @@ static void add_entries(struct mp_writer *w, const struct acpi_config *config)
 
 	for (unsigned i = 0; i < config->cpus; i++) {
 		const struct mp_processor cpu = {
-			.type = MP_PROCESSOR, .apic_id = (uint8_t)i, .apic_version = apic_version,
-			.flags = i == 0 ? enabled | boot_cpu : enabled, .signature = 0x600, .features = fpu_apic,
+			.type = MP_PROCESSOR,
+			.apic_id = (uint8_t)i,
+			.apic_version = apic_version,
+			.flags = i == 0 ? enabled | boot_cpu : enabled,
+			.signature = 0x600,
+			.features = fpu_apic,
 		};
 
 		add(w, &cpu, sizeof(cpu));
 	}
-	add(w, &(struct mp_bus){ .type = MP_BUS, .id = BUS_PCI, .name = "PCI   " }, sizeof(struct mp_bus));
-	add(w, &(struct mp_bus){ .type = MP_BUS, .id = BUS_ISA, .name = "ISA   " }, sizeof(struct mp_bus));
-	add(w, &(struct mp_ioapic){ .type = MP_IOAPIC, .id = config->ioapic_id, .version = 0x20, .flags = 1,
-				    .address = config->ioapic_base }, sizeof(struct mp_ioapic));
+	add(w, &(struct mp_bus){ .type = MP_BUS, .id = BUS_PCI, .name = "PCI   " },
+	    sizeof(struct mp_bus));
+	add(w, &(struct mp_bus){ .type = MP_BUS, .id = BUS_ISA, .name = "ISA   " },
+	    sizeof(struct mp_bus));
+	add(w,
+	    &(struct mp_ioapic){ .type = MP_IOAPIC,
+				 .id = config->ioapic_id,
+				 .version = 0x20,
+				 .flags = 1,
+				 .address = config->ioapic_base },
+	    sizeof(struct mp_ioapic));
 	for (unsigned irq = 0; irq < 16; irq++)
 		if (irq != 2)
-			add_interrupt(w, MP_INTERRUPT, MP_INT, irq == config->sci_irq ? MP_LEVEL_ACTIVE_HIGH : 0,
-				      BUS_ISA, irq, config->ioapic_id, irq == 0 ? 2 : irq);
+			add_interrupt(w, MP_INTERRUPT, MP_INT,
+				      irq == config->sci_irq ? MP_LEVEL_ACTIVE_HIGH : 0, BUS_ISA,
+				      irq, config->ioapic_id, irq == 0 ? 2 : irq);
 	for (unsigned slot = 1; slot < 32; slot++)
 		if (config->pci_slots >> slot & 1)
 			for (unsigned pin = 0; pin < 4; pin++)
@@ -139,13 +156,20 @@ int mptable_build(const struct acpi_config *config, uint8_t *host, uint64_t base
 	if (w.overflow)
 		return error_set(err, 0, "the MP table does not fit into %zu bytes", size);
 	*header = (struct mp_header){
-		.signature = "PCMP", .length = (uint16_t)(w.used - table), .revision = 4,
-		.oem_id = "LODGE   ", .product_id = "MICROVM     ", .entry_count = w.entries,
+		.signature = "PCMP",
+		.length = (uint16_t)(w.used - table),
+		.revision = 4,
+		.oem_id = "LODGE   ",
+		.product_id = "MICROVM     ",
+		.entry_count = w.entries,
 		.lapic = config->lapic_base,
 	};
 	header->checksum = (uint8_t)-sum(header, header->length);
 	*floating = (struct mp_floating){
-		.signature = "_MP_", .table = (uint32_t)(base + table), .length = 1, .revision = 4,
+		.signature = "_MP_",
+		.table = (uint32_t)(base + table),
+		.length = 1,
+		.revision = 4,
 	};
 	floating->checksum = (uint8_t)-sum(floating, sizeof(*floating));
 	*used = w.used;

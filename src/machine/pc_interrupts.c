@@ -9,7 +9,8 @@
  *     PIC output  --------> LINT0 of every local APIC (ExtINT)
  *
  * A system programs either the PIC or the I/O APIC and masks the other, so that each interrupt
- * arrives once. The ACPI tables describe the same (acpi.c, dsdt.asl), the timer's input by an override.
+ * arrives once. The ACPI tables describe the same (acpi.c, dsdt.asl), the timer's input by an
+ * override.
  *
  * Source: Intel MultiProcessor Specification 1.4, 3.6 (interrupt modes).
  */

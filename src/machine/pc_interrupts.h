@@ -36,7 +36,8 @@ static inline unsigned pc_pci_isa_irq(unsigned n)
 int pc_interrupts_create(struct pc_interrupts *pc, struct vm *vm, uint64_t ioapic_base,
 			 uint8_t ioapic_id, struct error *err);
 
-/* Global system interrupt n, 0..23. Below 16 it is the ISA line: PIC and I/O APIC; 0 is I/O APIC input 2. */
+/* Global system interrupt n, 0..23. Below 16 it is the ISA line: PIC and I/O APIC; 0 is I/O APIC
+ * input 2. */
 struct irq_line pc_gsi(struct pc_interrupts *pc, unsigned n);
 /* PCI interrupt line n, 0..3 (level, active high). */
 struct irq_line pc_pci_line(struct pc_interrupts *pc, unsigned n);

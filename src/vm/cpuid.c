@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The guest's CPUID instruction: a look-up in vm->cpu_model, then the few fields that depend on which
- * CPU asks and on its control registers. No host CPUID is executed: it costs microseconds under
- * nested virtualization. Sources: Intel SDM volume 2A CPUID; AMD APM volume 3 appendix E.
+ * The guest's CPUID instruction: a look-up in vm->cpu_model, then the few fields that depend on
+ * which CPU asks and on its control registers. No host CPUID is executed: it costs microseconds
+ * under nested virtualization. Sources: Intel SDM volume 2A CPUID; AMD APM volume 3 appendix E.
  */
 #include "base/util.h"
 #include "vm/vm.h"
@@ -65,7 +65,8 @@ void cpuid_query(struct vcpu *vcpu, const struct x86_cpu_state *state, uint32_t 
 
 	regs[0] = regs[1] = regs[2] = regs[3] = 0;
 	if (!l) {
-		/* Beyond its last level the topology leaf still gives the sub-leaf number and the id. */
+		/* Beyond its last level the topology leaf still gives the sub-leaf number and the
+		 * id. */
 		if (leaf == 0xb && find_leaf(model, 0xb, 0)) {
 			regs[2] = subleaf & 0xff;
 			regs[3] = vcpu->apic_id;

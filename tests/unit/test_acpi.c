@@ -20,10 +20,18 @@ static uint8_t memory[SIZE];
 static struct acpi_config config(unsigned cpus)
 {
 	return (struct acpi_config){
-		.cpus = cpus, .lapic_base = 0xfee00000, .ioapic_base = 0xfec00000, .ioapic_id = (uint8_t)cpus,
-		.sci_irq = 9, .pm_base = 0x600, .ecam_base = 0xe0000000, .ecam_last_bus = 255,
-		.dsdt = dsdt_aml, .dsdt_size = dsdt_aml_size,
-		.pci_gsi = { 16, 17, 18, 19 }, .pci_slots = 0x6,
+		.cpus = cpus,
+		.lapic_base = 0xfee00000,
+		.ioapic_base = 0xfec00000,
+		.ioapic_id = (uint8_t)cpus,
+		.sci_irq = 9,
+		.pm_base = 0x600,
+		.ecam_base = 0xe0000000,
+		.ecam_last_bus = 255,
+		.dsdt = dsdt_aml,
+		.dsdt_size = dsdt_aml_size,
+		.pci_gsi = { 16, 17, 18, 19 },
+		.pci_slots = 0x6,
 	};
 }
 
@@ -111,7 +119,7 @@ static void test_fadt(void **test)
 	assert_int_equal(load_le32(fadt + 56), 0x600); /* PM1a events */
 	assert_int_equal(load_le32(fadt + 64), 0x604);
 	assert_int_equal(load_le32(fadt + 76), 0x608); /* PM timer */
-	assert_int_equal(fadt[116], 1);		       /* reset register: I/O */
+	assert_int_equal(fadt[116], 1);                /* reset register: I/O */
 	assert_int_equal(load_le64(fadt + 120), 0xcf9);
 	assert_int_equal(fadt[128], 6);
 	assert_int_not_equal(load_le32(fadt + 112) & BIT(10), 0);
@@ -215,8 +223,9 @@ static void test_mptable(void **test)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_root), cmocka_unit_test(test_fadt),    cmocka_unit_test(test_madt),
-		cmocka_unit_test(test_mcfg), cmocka_unit_test(test_no_room), cmocka_unit_test(test_mptable),
+		cmocka_unit_test(test_root),    cmocka_unit_test(test_fadt),
+		cmocka_unit_test(test_madt),    cmocka_unit_test(test_mcfg),
+		cmocka_unit_test(test_no_room), cmocka_unit_test(test_mptable),
 	};
 
 	return cmocka_run_group_tests_name("acpi", tests, NULL, NULL);

@@ -65,7 +65,10 @@ static int setup(void **test)
 		return -1;
 	snprintf(s->kernel, sizeof(s->kernel), "/tmp/lodge-test-%d-kernel", getpid());
 	snprintf(s->initrd, sizeof(s->initrd), "/tmp/lodge-test-%d-initrd", getpid());
-	s->boot = (struct boot){ .memory = &s->memory, .kernel = s->kernel, .append = "console=ttyS0", .rsdp = 0xe0000 };
+	s->boot = (struct boot){ .memory = &s->memory,
+				 .kernel = s->kernel,
+				 .append = "console=ttyS0",
+				 .rsdp = 0xe0000 };
 	describe(s, RAM);
 	*test = s;
 	return 0;
@@ -108,11 +111,22 @@ static void expect_error(struct scene *s, const char *words)
 /* An ELF64 file: one segment of 64 bytes of code (and as much bss) at 16 MiB. */
 static size_t make_elf64(uint8_t *file, uint16_t machine)
 {
-	Elf64_Ehdr eh = { .e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, 1 }, .e_type = ET_EXEC,
-			  .e_machine = machine, .e_version = 1, .e_entry = ELF_PADDR, .e_phoff = sizeof(eh),
-			  .e_ehsize = sizeof(eh), .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 1 };
-	Elf64_Phdr ph = { .p_type = PT_LOAD, .p_flags = 7, .p_offset = ELF_CODE_OFFSET,
-			  .p_vaddr = 0xffffffff81000000, .p_paddr = ELF_PADDR, .p_filesz = 64, .p_memsz = 128,
+	Elf64_Ehdr eh = { .e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, 1 },
+			  .e_type = ET_EXEC,
+			  .e_machine = machine,
+			  .e_version = 1,
+			  .e_entry = ELF_PADDR,
+			  .e_phoff = sizeof(eh),
+			  .e_ehsize = sizeof(eh),
+			  .e_phentsize = sizeof(Elf64_Phdr),
+			  .e_phnum = 1 };
+	Elf64_Phdr ph = { .p_type = PT_LOAD,
+			  .p_flags = 7,
+			  .p_offset = ELF_CODE_OFFSET,
+			  .p_vaddr = 0xffffffff81000000,
+			  .p_paddr = ELF_PADDR,
+			  .p_filesz = 64,
+			  .p_memsz = 128,
 			  .p_align = 0x1000 };
 
 	memset(file, 0, ELF_CODE_OFFSET);
@@ -125,11 +139,23 @@ static size_t make_elf64(uint8_t *file, uint16_t machine)
 
 static size_t make_elf32(uint8_t *file)
 {
-	Elf32_Ehdr eh = { .e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS32, ELFDATA2LSB, 1 }, .e_type = ET_EXEC,
-			  .e_machine = EM_386, .e_version = 1, .e_entry = ELF_PADDR + 4, .e_phoff = sizeof(eh),
-			  .e_ehsize = sizeof(eh), .e_phentsize = sizeof(Elf32_Phdr), .e_phnum = 1 };
-	Elf32_Phdr ph = { .p_type = PT_LOAD, .p_flags = 7, .p_offset = ELF_CODE_OFFSET, .p_vaddr = 0xc1000000,
-			  .p_paddr = ELF_PADDR, .p_filesz = 64, .p_memsz = 128, .p_align = 0x1000 };
+	Elf32_Ehdr eh = { .e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS32, ELFDATA2LSB, 1 },
+			  .e_type = ET_EXEC,
+			  .e_machine = EM_386,
+			  .e_version = 1,
+			  .e_entry = ELF_PADDR + 4,
+			  .e_phoff = sizeof(eh),
+			  .e_ehsize = sizeof(eh),
+			  .e_phentsize = sizeof(Elf32_Phdr),
+			  .e_phnum = 1 };
+	Elf32_Phdr ph = { .p_type = PT_LOAD,
+			  .p_flags = 7,
+			  .p_offset = ELF_CODE_OFFSET,
+			  .p_vaddr = 0xc1000000,
+			  .p_paddr = ELF_PADDR,
+			  .p_filesz = 64,
+			  .p_memsz = 128,
+			  .p_align = 0x1000 };
 
 	memset(file, 0, ELF_CODE_OFFSET);
 	memcpy(file, &eh, sizeof(eh));
@@ -190,7 +216,8 @@ static void make_plain_bzimage(struct scene *s)
 }
 
 /* The body: 512 bytes, then the payload with the unpacked size behind it. */
-static void make_packed_bzimage(struct scene *s, const uint8_t *packed, size_t packed_size, uint32_t unpacked)
+static void make_packed_bzimage(struct scene *s, const uint8_t *packed, size_t packed_size,
+				uint32_t unpacked)
 {
 	size_t size = 512 + packed_size + 4;
 	uint8_t *body = calloc(1, size);
@@ -206,7 +233,9 @@ static void make_packed_bzimage(struct scene *s, const uint8_t *packed, size_t p
 
 static size_t pack_gzip(const uint8_t *data, size_t size, uint8_t *out)
 {
-	z_stream z = { .next_in = (uint8_t *)(uintptr_t)data, .avail_in = (uInt)size, .next_out = out,
+	z_stream z = { .next_in = (uint8_t *)(uintptr_t)data,
+		       .avail_in = (uInt)size,
+		       .next_out = out,
 		       .avail_out = 65536 };
 
 	assert_int_equal(deflateInit2(&z, 6, Z_DEFLATED, 16 + 15, 8, Z_DEFAULT_STRATEGY), Z_OK);
@@ -219,7 +248,9 @@ static size_t pack_xz(const uint8_t *data, size_t size, uint8_t *out)
 {
 	size_t n = 0;
 
-	assert_int_equal(lzma_easy_buffer_encode(6, LZMA_CHECK_CRC32, NULL, data, size, out, &n, 65536), LZMA_OK);
+	assert_int_equal(lzma_easy_buffer_encode(6, LZMA_CHECK_CRC32, NULL, data, size, out, &n,
+						 65536),
+			 LZMA_OK);
 	return n;
 }
 
@@ -250,7 +281,9 @@ static size_t pack_lz4(const uint8_t *data, size_t size, uint8_t *out)
 static const struct {
 	const char *name;
 	size_t (*pack)(const uint8_t *data, size_t size, uint8_t *out);
-} packers[] = { { "gzip", pack_gzip }, { "xz", pack_xz }, { "zstd", pack_zstd }, { "lz4", pack_lz4 } };
+} packers[] = {
+	{ "gzip", pack_gzip }, { "xz", pack_xz }, { "zstd", pack_zstd }, { "lz4", pack_lz4 }
+};
 
 /* ---- Linux ---- */
 
@@ -362,7 +395,8 @@ static void test_bzimage_packed(void **test)
 	assert_int_equal(load(s), 0);
 	assert_int_equal(s->boot.state.rip, 0x1000200);
 	/* So is a 32-bit one, in a kernel with a 64-bit entry. */
-	make_packed_bzimage(s, packed, pack_gzip(elf, make_elf32(elf), packed), ELF_CODE_OFFSET + 64);
+	make_packed_bzimage(s, packed, pack_gzip(elf, make_elf32(elf), packed),
+			    ELF_CODE_OFFSET + 64);
 	assert_int_equal(load(s), 0);
 	assert_int_equal(s->boot.state.rip, 0x1000200);
 	store_le16(s->file + 0x236, 0);
@@ -412,7 +446,8 @@ static void test_bzimage_bad(void **test)
 	make_elf64(elf, EM_X86_64);
 	store_le64(elf + sizeof(Elf64_Ehdr) + offsetof(Elf64_Phdr, p_paddr), MIB(512));
 	store_le64(elf + offsetof(Elf64_Ehdr, e_entry), MIB(512));
-	make_packed_bzimage(s, packed, pack_gzip(elf, ELF_CODE_OFFSET + 64, packed), ELF_CODE_OFFSET + 64);
+	make_packed_bzimage(s, packed, pack_gzip(elf, ELF_CODE_OFFSET + 64, packed),
+			    ELF_CODE_OFFSET + 64);
 	expect_error(s, "64 MiB");
 }
 
@@ -571,7 +606,7 @@ static void test_multiboot_addresses(void **test)
 	s->size = 8192;
 	put_multiboot_header(h, 0x10003);
 	store_le32(h + 12, MIB(2) + 64); /* header */
-	store_le32(h + 16, MIB(2));	 /* load */
+	store_le32(h + 16, MIB(2));      /* load */
 	store_le32(h + 20, MIB(2) + 4096);
 	store_le32(h + 24, MIB(2) + 16384);
 	store_le32(h + 28, MIB(2) + 128);
@@ -656,7 +691,8 @@ static void test_mangled(void **test)
 
 		if (kind < ARRAY_SIZE(packers)) {
 			size = make_elf64(elf, EM_X86_64);
-			make_packed_bzimage(s, packed, packers[kind].pack(elf, size, packed), (uint32_t)size);
+			make_packed_bzimage(s, packed, packers[kind].pack(elf, size, packed),
+					    (uint32_t)size);
 		} else if (kind == 4) {
 			s->size = make_elf64(s->file, EM_X86_64);
 			add_pvh_note(s->file, ELF_PADDR);
@@ -718,9 +754,9 @@ static int unlz4(const uint8_t *block, size_t size, uint8_t *out, size_t expecte
 static void test_lz4(void **test)
 {
 	static const uint8_t run[] = { 0x1f, 'a', 1, 0, 0x10, 0x50, 'b', 'c', 'd', 'e', 'f' };
-	static const uint8_t far[] = { 0x10, 'a', 2, 0 };	/* begins before the start */
-	static const uint8_t none[] = { 0x10, 'a', 0, 0 };	/* distance 0 */
-	static const uint8_t cut[] = { 0xf0, 255 };		/* a length that does not end */
+	static const uint8_t far[] = { 0x10, 'a', 2, 0 };  /* begins before the start */
+	static const uint8_t none[] = { 0x10, 'a', 0, 0 }; /* distance 0 */
+	static const uint8_t cut[] = { 0xf0, 255 };        /* a length that does not end */
 	static const uint8_t short_literals[] = { 0x50, 'a', 'b' };
 	static const uint8_t no_distance[] = { 0x10, 'a', 1 };
 	uint8_t out[64];
@@ -801,11 +837,13 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_bzimage_whole),  TEST(test_bzimage_32bit), TEST(test_bzimage_moved),
-		TEST(test_bzimage_packed), TEST(test_bzimage_bad),   TEST(test_elf_linux),
-		TEST(test_elf_pvh),	   TEST(test_elf_bad),	     TEST(test_multiboot_elf),
-		TEST(test_multiboot_addresses), TEST(test_bad_files), TEST(test_mangled),
-		cmocka_unit_test(test_lz4),		cmocka_unit_test(test_lz4_large),
+		TEST(test_bzimage_whole),   TEST(test_bzimage_32bit),
+		TEST(test_bzimage_moved),   TEST(test_bzimage_packed),
+		TEST(test_bzimage_bad),     TEST(test_elf_linux),
+		TEST(test_elf_pvh),         TEST(test_elf_bad),
+		TEST(test_multiboot_elf),   TEST(test_multiboot_addresses),
+		TEST(test_bad_files),       TEST(test_mangled),
+		cmocka_unit_test(test_lz4), cmocka_unit_test(test_lz4_large),
 	};
 
 	return cmocka_run_group_tests_name("boot", tests, NULL, NULL);

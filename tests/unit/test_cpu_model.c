@@ -104,7 +104,8 @@ static int setup(void **test)
 	if (!m)
 		return -1;
 	m->host.physical_bits = 52;
-	m->source = (struct cpu_source){ .cpuid = pretend_cpuid, .opaque = &m->host, .xcr0 = 0x2e7 };
+	m->source =
+		(struct cpu_source){ .cpuid = pretend_cpuid, .opaque = &m->host, .xcr0 = 0x2e7 };
 	m->vcpu.vm = &m->vm;
 	*test = m;
 	return 0;
@@ -118,7 +119,8 @@ static int teardown(void **test)
 
 static int build(struct machine *m, const char *spec, unsigned cpus)
 {
-	return cpu_model_build(&m->vm.cpu_model, spec, cpus, &m->source, NULL, 2500000000, 1000000000, &m->err);
+	return cpu_model_build(&m->vm.cpu_model, spec, cpus, &m->source, NULL, 2500000000,
+			       1000000000, &m->err);
 }
 
 static void query(struct machine *m, uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
@@ -140,12 +142,16 @@ static void test_masked(void **test)
 	struct machine *m = *test;
 
 	assert_int_equal(build(m, "host", 1), 0);
-	assert_int_equal(reg(m, 1, 0, 2) & (BIT(3) | BIT(5)), 0);		/* MONITOR, VMX */
-	assert_int_equal(reg(m, 7, 0, 1) & (BIT(4) | BIT(11) | BIT(14) | BIT(2)), 0); /* HLE, RTM, MPX, SGX */
-	assert_int_equal(reg(m, 7, 0, 2) & (BIT(3) | BIT(4) | BIT(7) | BIT(16)), 0); /* PKU, OSPKE, SHSTK, LA57 */
-	assert_int_equal(reg(m, 7, 0, 3) & (BIT(20) | BIT(22) | BIT(24) | BIT(25)), 0); /* IBT, AMX */
-	assert_int_equal(reg(m, 0x80000001u, 0, 2) & (BIT(2) | BIT(11) | BIT(16)), 0); /* SVM, XOP, FMA4 */
-	assert_int_equal(reg(m, 0xd, 1, 0) & (BIT(3) | BIT(4)), 0);			/* XSAVES, XFD */
+	assert_int_equal(reg(m, 1, 0, 2) & (BIT(3) | BIT(5)), 0); /* MONITOR, VMX */
+	assert_int_equal(reg(m, 7, 0, 1) & (BIT(4) | BIT(11) | BIT(14) | BIT(2)),
+			 0); /* HLE, RTM, MPX, SGX */
+	assert_int_equal(reg(m, 7, 0, 2) & (BIT(3) | BIT(4) | BIT(7) | BIT(16)),
+			 0); /* PKU, OSPKE, SHSTK, LA57 */
+	assert_int_equal(reg(m, 7, 0, 3) & (BIT(20) | BIT(22) | BIT(24) | BIT(25)),
+			 0); /* IBT, AMX */
+	assert_int_equal(reg(m, 0x80000001u, 0, 2) & (BIT(2) | BIT(11) | BIT(16)),
+			 0);                                        /* SVM, XOP, FMA4 */
+	assert_int_equal(reg(m, 0xd, 1, 0) & (BIT(3) | BIT(4)), 0); /* XSAVES, XFD */
 	assert_int_equal(reg(m, 0xa, 0, 0), 0);
 	assert_int_equal(m->vm.cpu_model.xcr0_valid, 0xe7);
 	assert_int_equal(reg(m, 0xd, 0, 0), 0xe7);
@@ -177,7 +183,8 @@ static void test_levels(void **test)
 	assert_int_not_equal(reg(m, 1, 0, 2) & BIT(21), 0);
 	assert_int_not_equal(m->vm.cpu_model.cr4_valid & X86_CR4_SMAP, 0);
 	assert_int_equal(build(m, "x86-64-v2", 1), 0);
-	assert_int_equal(reg(m, 1, 0, 2) & (BIT(0) | BIT(20) | BIT(23) | BIT(28)), BIT(0) | BIT(20) | BIT(23));
+	assert_int_equal(reg(m, 1, 0, 2) & (BIT(0) | BIT(20) | BIT(23) | BIT(28)),
+			 BIT(0) | BIT(20) | BIT(23));
 	assert_int_equal(build(m, "x86-64-v3", 1), 0);
 	assert_int_equal(reg(m, 7, 0, 1) & (BIT(5) | BIT(8) | BIT(16)), BIT(5) | BIT(8));
 	assert_int_equal(m->vm.cpu_model.xcr0_valid, 7);
@@ -281,7 +288,8 @@ static void test_per_cpu(void **test)
 			assert_int_equal(reg(m, 0xb, 7, 2), 7);
 			assert_int_equal(reg(m, 0xb, 7, 3), cpus - 1);
 			if (amd) {
-				assert_int_equal(reg(m, 0x80000008u, 0, 2), bits << 12 | (cpus - 1));
+				assert_int_equal(reg(m, 0x80000008u, 0, 2),
+						 bits << 12 | (cpus - 1));
 				assert_int_equal(reg(m, 0x8000001eu, 0, 0), cpus - 1);
 				continue;
 			}
@@ -330,14 +338,18 @@ static void no_avx512_no_kvmclock(uint32_t leaf, uint32_t subleaf, uint32_t regs
 
 static void test_engine_filter(void **test)
 {
-	static const struct engine engine = { .name = "toy", .filter_cpuid = no_avx512_no_kvmclock };
+	static const struct engine engine = { .name = "toy",
+					      .filter_cpuid = no_avx512_no_kvmclock };
 	struct machine *m = *test;
 
-	assert_int_equal(cpu_model_build(&m->vm.cpu_model, "host", 1, &m->source, &engine, 0, 0, &m->err), 0);
+	assert_int_equal(cpu_model_build(&m->vm.cpu_model, "host", 1, &m->source, &engine, 0, 0,
+					 &m->err),
+			 0);
 	assert_int_equal(reg(m, 7, 0, 1) & (BIT(16) | BIT(30) | BIT(31)), 0);
 	assert_int_equal(m->vm.cpu_model.xcr0_valid, 7);
 	assert_int_equal(reg(m, 0x40000001u, 0, 0) & (BIT(3) | BIT(24)), 0);
-	assert_int_equal(cpu_model_build(&m->vm.cpu_model, "host,+avx512f", 1, &m->source, &engine, 0, 0, &m->err),
+	assert_int_equal(cpu_model_build(&m->vm.cpu_model, "host,+avx512f", 1, &m->source, &engine,
+					 0, 0, &m->err),
 			 -1);
 	assert_non_null(strstr(m->err.text, "'toy'"));
 }
@@ -371,9 +383,10 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_masked),	 TEST(test_address_bits),  TEST(test_levels),	  TEST(test_errors),
-		TEST(test_plus_minus),	 TEST(test_host_xcr0),	   TEST(test_xsave_sizes), TEST(test_per_cpu),
-		TEST(test_dynamic_bits), TEST(test_paravirtual),   TEST(test_engine_filter), TEST(test_immunities),
+		TEST(test_masked),      TEST(test_address_bits),  TEST(test_levels),
+		TEST(test_errors),      TEST(test_plus_minus),    TEST(test_host_xcr0),
+		TEST(test_xsave_sizes), TEST(test_per_cpu),       TEST(test_dynamic_bits),
+		TEST(test_paravirtual), TEST(test_engine_filter), TEST(test_immunities),
 		TEST(test_real_host),
 	};
 
