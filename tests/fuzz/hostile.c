@@ -47,7 +47,7 @@ static void find_bars(void)
 static bool spared(uint16_t port)
 {
 	/* What ends the run at once, or silences the console, comes only at the end. */
-	return (port >= 0xf0 && port < 0xf8) || port == 0xcf9 || port == 0xcf8 || port == 0x64 || (port >= 0x600 && port < 0x610) ||
+	return (port >= 0xed && port < 0xf8) || (port >= 0x8f && port < 0x93) || (port >= 0xcf5 && port <= 0xcf9) || (port >= 0x61 && port <= 0x64) || (port >= 0x5fd && port < 0x610) ||
 	       (port & 0xfff8) == 0x3f8;
 }
 
