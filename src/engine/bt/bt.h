@@ -207,6 +207,7 @@ struct bt_cpu {
 
 	struct bt_vcpu *vcpu;
 	uint64_t debug_last_block; /* not maintained in release */
+	_Atomic uint32_t *irq_pending; /* vcpu->irq_pending, for STI and POPF inline */
 };
 _Static_assert(sizeof(struct bt_cpu) <= BT_CPU_SIZE, "struct bt_cpu outgrew its pages");
 

@@ -336,6 +336,7 @@ static void init_cpu(struct bt_vcpu *v)
 	cpu->tramp_jump_miss = (uint64_t)bt_tramp_jump_miss;
 	cpu->tramp_poll = (uint64_t)bt_tramp_poll;
 	cpu->tramp_dispatch = (uint64_t)bt_tramp_dispatch;
+	cpu->irq_pending = &v->vcpu->irq_pending;
 	v->system.cpu = &cpu->state;
 	v->system.ops = &system_ops;
 	v->system.ctx = v;

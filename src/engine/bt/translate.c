@@ -47,33 +47,37 @@ static bool ends_block(const struct x86_insn *insn)
 
 /* Is the instruction emitted so that it observes and changes only the flags the decoder names? Others go to
  * helpers, which see all of RFLAGS. */
-static bool flags_are_plain(const struct x86_insn *insn)
+static bool flags_are_plain(const struct translator *t, const struct x86_insn *insn, bool last)
 {
+	if (bt_system_is_inline(t, insn, last))
+		return true;
 	switch (insn->op_class) {
 	case X86_CLASS_COPY:
 		return insn->op != X86_OP_BCD && insn->op != X86_OP_XLAT && insn->op != X86_OP_RDPID;
 	case X86_CLASS_STACK:
 		return insn->op == X86_OP_PUSH || insn->op == X86_OP_POP || insn->op == X86_OP_LEAVE;
 	case X86_CLASS_SYSTEM:
-		return insn->op == X86_OP_PAUSE;
+		return insn->op == X86_OP_PAUSE || ((insn->op == X86_OP_RDTSC || insn->op == X86_OP_RDTSCP) && !(t->mode & BT_MODE_TSD));
 	default:
 		return false;
 	}
 }
 
-static void find_live_flags(struct decoded *d, unsigned count)
+static void find_live_flags(const struct translator *t, struct decoded *d, unsigned count)
 {
 	uint16_t live = X86_FLAGS_ARITH;
+	bool last = true;
 
 	while (count--) {
 		struct x86_insn *insn = &d[count].insn;
 
 		d[count].live_after = live;
-		if (flags_are_plain(insn))
+		if (flags_are_plain(t, insn, last))
 			live = (uint16_t)((live & ~insn->flags_write) | (insn->flags_read & X86_FLAGS_ARITH));
 		else
 			live = X86_FLAGS_ARITH;
 		d[count].live_before = live;
+		last = false;
 	}
 }
 
@@ -316,7 +320,7 @@ enum bt_translate_status bt_translate(const struct bt_translate_request *request
 		if (ends_block(&d[count++].insn))
 			break;
 	}
-	find_live_flags(d, count);
+	find_live_flags(&t, d, count);
 
 	*block = (struct bt_block){
 		.gpa = request->gpa,
@@ -350,6 +354,7 @@ enum bt_translate_status bt_translate(const struct bt_translate_request *request
 			i += g->count;
 		} else {
 			select_insn(&t, &d[i], cross ? joined : NULL);
+			t.last = i + 1 == count;
 			translate_insn(&t);
 			i++;
 		}

@@ -54,6 +54,7 @@ struct translator {
 	bool long_mode; /* 64-bit code */
 	enum bt_class cls;
 	enum flags_place flags;
+	bool last;  /* no instruction of the block follows the current one */
 	bool ended; /* an unconditional transfer was emitted */
 	const struct group *group; /* the instruction belongs to it and is being emitted without checks of its own */
 	bool addend_in_t1;         /* in a group: T1 still holds the addend */
@@ -121,6 +122,9 @@ void bt_group_access(struct translator *t, struct access *a);       /* an access
 void bt_translate_stack(struct translator *t);
 void bt_translate_branch(struct translator *t);
 void bt_translate_system(struct translator *t);
+/* Is this system instruction emitted inline (translate_system.c)? Then the decoder's word on flags holds. */
+bool bt_system_is_inline(const struct translator *t, const struct x86_insn *insn, bool last);
+bool bt_translate_inline_system(struct translator *t);
 
 /* Push the value in cpu->scratch[1] (or an immediate) with the given operand size; does not end the instruction. */
 void bt_emit_push_scratch(struct translator *t, unsigned size, uint8_t site_flags);

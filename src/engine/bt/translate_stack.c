@@ -328,6 +328,11 @@ void bt_translate_stack(struct translator *t)
 	case X86_OP_LEAVE:
 		translate_leave(t);
 		break;
+	case X86_OP_PUSHF:
+	case X86_OP_POPF:
+		if (bt_translate_inline_system(t))
+			break;
+		/* fall through */
 	default: /* enter, pusha, popa, pushf, popf, segment pushes and pops */
 		bt_emit_helper(t, bt_helpers[t->insn->op], t->insn->has_mem);
 		break;
