@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 # The front door: each target does all the set-up it needs. Meson and Ninja do the building.
+# `make test GROUPS="cli guest"` runs some groups, `make bench BENCH_FLAGS="--runs 5"` passes options.
 
 BUILD ?= build
 SANITIZED_BUILD ?= build-sanitize
 MESON_FLAGS ?=
+GROUPS ?=
+BENCH_FLAGS ?=
 PREFIX ?= /usr/local
 export LODGE_BUILD := $(abspath $(BUILD))
 export LODGE_SANITIZED_BUILD := $(abspath $(SANITIZED_BUILD))
@@ -32,11 +35,11 @@ run: build
 
 test: build sanitize
 	@scripts/deps.sh test
-	@tests/run
+	@tests/run $(GROUPS)
 
 bench: build
 	@scripts/deps.sh bench
-	@bench/run
+	@bench/run $(BENCH_FLAGS)
 
 install: build
 	@ninja -C $(BUILD) install

@@ -71,6 +71,7 @@ static void destroy(struct session *session)
 		gdbstub_stop(session->gdb);
 	if (session->vm)
 		machine_destroy(session->vm);
+	monitor_destroy(&session->monitor);
 	if (session->signal_fd >= 0)
 		close(session->signal_fd);
 	run_options_free(&session->options);

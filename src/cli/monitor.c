@@ -415,14 +415,13 @@ void monitor_escape(void *opaque, int key)
 
 int monitor_start(struct monitor *monitor, struct vm *vm)
 {
-	monitor->vm = vm;
 	monitor->event_fd = eventfd(0, EFD_CLOEXEC);
 	if (monitor->event_fd < 0)
 		return -1;
+	monitor->vm = vm;
 	int error = pthread_create(&monitor->thread, NULL, monitor_thread, monitor);
 
 	if (error) {
-		close(monitor->event_fd);
 		errno = error;
 		return -1;
 	}
@@ -436,6 +435,12 @@ void monitor_stop(struct monitor *monitor)
 		return;
 	signal_thread(monitor, EVENT_END);
 	pthread_join(monitor->thread, NULL);
-	close(monitor->event_fd);
 	monitor->thread_started = false;
+}
+
+void monitor_destroy(struct monitor *monitor)
+{
+	if (monitor->vm)
+		close(monitor->event_fd);
+	monitor->vm = NULL;
 }

@@ -26,8 +26,10 @@ struct monitor {
 
 /* Start the thread. 0 or -1 (errno). */
 int monitor_start(struct monitor *monitor, struct vm *vm);
-/* End the thread; call after vm_wait(). */
+/* End the thread; after vm_wait(). The event loop may still call monitor_escape(). */
 void monitor_stop(struct monitor *monitor);
+/* Release the rest; after machine_destroy(). */
+void monitor_destroy(struct monitor *monitor);
 /* A char_create() escape handler: 'x' ends the VM, 'c' opens the monitor. opaque: the monitor. */
 void monitor_escape(void *opaque, int key);
 
