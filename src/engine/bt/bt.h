@@ -208,6 +208,9 @@ struct bt_cpu {
 	struct bt_vcpu *vcpu;
 	uint64_t debug_last_block; /* not maintained in release */
 	_Atomic uint32_t *irq_pending; /* vcpu->irq_pending, for STI and POPF inline */
+	/* The last indirect near branch: page offset | how much it has moved RSP << 16 (signed), so that
+	 * one to a non-canonical address can be taken back: the fault is the branch's. */
+	uint32_t branch;
 };
 _Static_assert(sizeof(struct bt_cpu) <= BT_CPU_SIZE, "struct bt_cpu outgrew its pages");
 

@@ -268,6 +268,14 @@ static bool must_dispatch(const struct bt_vcpu *v)
 	return unlikely(v->one || atomic_load_explicit(&v->cpu->poll, memory_order_relaxed));
 }
 
+/* An indirect branch went to a non-canonical address: the #GP is the branch's, which is taken back. (A direct one, or
+ * falling through, can only have crossed the border nearby: then the fault is the target's.) */
+static bool branch_to_nowhere(const struct bt_cpu *cpu, uint64_t linear)
+{
+	return unlikely((uint64_t)((int64_t)(linear << 16) >> 16) != linear) && x86_in_64bit(&cpu->state) &&
+	       linear - cpu->pc_base + 0x80002000u > 0x100004000u;
+}
+
 uint64_t bt_part_jump(struct bt_cpu *cpu, uint64_t unused, uint64_t linear)
 {
 	struct bt_vcpu *v = bt_vcpu_of(cpu);
@@ -276,6 +284,10 @@ uint64_t bt_part_jump(struct bt_cpu *cpu, uint64_t unused, uint64_t linear)
 
 	(void)unused;
 	v->stats.jump_misses++;
+	if (branch_to_nowhere(cpu, linear)) {
+		cpu->state.gpr[X86_RSP] -= (uint64_t)(int64_t)((int32_t)cpu->branch >> 16);
+		return bt_finish(cpu, bt_raise_vector(cpu, cpu->branch & PAGE_MASK, X86_GP, true, 0));
+	}
 	if (must_dispatch(v)) {
 		cpu->state.rip = rip_of_linear(&cpu->state, linear);
 		return 0;

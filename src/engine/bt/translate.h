@@ -137,7 +137,7 @@ void bt_emit_exit_direct(struct translator *t, struct bt_buf *b, int32_t target,
 /* The same through the jump cache even if the target is on this page. */
 void bt_emit_exit_far(struct translator *t, struct bt_buf *b, int32_t target, unsigned opsize);
 /* Leave for the linear address in T0 (64-bit code, flat CS), or for the EIP in T0 otherwise (is_offset). */
-void bt_emit_exit_indirect(struct translator *t, struct bt_buf *b, unsigned opsize);
+void bt_emit_exit_indirect(struct translator *t, struct bt_buf *b, unsigned opsize, int32_t rsp_moved);
 
 /* Call helper for the current instruction: [T0 = EA if with_ea]. resume at the next hot byte. */
 void bt_emit_helper(struct translator *t, bt_helper *helper, bool with_ea);

@@ -49,8 +49,13 @@ static void emit_far(struct translator *t, struct bt_buf *b, unsigned opsize, bo
 	emit32(b, (uint32_t)JUMP_CODE_OFF(t->cls));
 }
 
-void bt_emit_exit_indirect(struct translator *t, struct bt_buf *b, unsigned opsize)
+void bt_emit_exit_indirect(struct translator *t, struct bt_buf *b, unsigned opsize, int32_t rsp_moved)
 {
+	if (t->long_mode) { /* mov dword gs:[branch], imm32 */
+		emit_bytes(b, (const uint8_t[]){ 0x65, 0xc7, 0x04, 0x25 }, 4);
+		emit32(b, (uint32_t)GS_OFF(branch));
+		emit32(b, (uint32_t)t->offset | (uint32_t)rsp_moved << 16);
+	}
 	emit_far(t, b, opsize, true, t->flags);
 }
 
@@ -228,7 +233,7 @@ static void translate_jmp_indirect(struct translator *t)
 		else
 			emit_mov(b, true, T0, reg);
 	}
-	bt_emit_exit_indirect(t, b, insn->opsize);
+	bt_emit_exit_indirect(t, b, insn->opsize, 0);
 	t->ended = true;
 }
 

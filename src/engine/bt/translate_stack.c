@@ -263,7 +263,7 @@ static void translate_call(struct translator *t)
 		bt_emit_exit_direct(t, &t->hot, (int32_t)(t->next + insn->imm), size);
 	} else {
 		emit_load_gs(&t->hot, true, T0, GS_OFF(scratch[5]));
-		bt_emit_exit_indirect(t, &t->hot, size);
+		bt_emit_exit_indirect(t, &t->hot, size, -(int32_t)size);
 	}
 	t->ended = true;
 }
@@ -282,7 +282,7 @@ static void translate_ret(struct translator *t)
 		emit_adjust_rsp(t, &t->hot, pop);
 		emit_load_gs(&t->hot, true, T0, GS_OFF(scratch[5]));
 	}
-	bt_emit_exit_indirect(t, &t->hot, size);
+	bt_emit_exit_indirect(t, &t->hot, size, pop <= INT16_MAX ? pop : 0);
 	t->ended = true;
 }
 
