@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 # The front door: each target does all the set-up it needs. Meson and Ninja do the building.
-# `make test GROUPS="cli guest"` runs some groups, `make bench BENCH_FLAGS="--runs 5"` passes options.
+# `make test TESTS="cli guest"` runs some groups, `make bench BENCH_FLAGS="--runs 5"` passes options.
 
 BUILD ?= build
 SANITIZED_BUILD ?= build-sanitize
 MESON_FLAGS ?=
-GROUPS ?=
+TESTS ?=
 BENCH_FLAGS ?=
 PREFIX ?= /usr/local
 export LODGE_BUILD := $(abspath $(BUILD))
@@ -35,7 +35,7 @@ run: build
 
 test: build sanitize
 	@scripts/deps.sh test
-	@tests/run $(GROUPS)
+	@tests/run $(TESTS)
 
 bench: build
 	@scripts/deps.sh bench
