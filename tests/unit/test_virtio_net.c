@@ -711,6 +711,31 @@ static void host_ports_lead_to_the_guest(void **state)
 	test_machine_destroy(f.m);
 }
 
+static void host_udp_ports_lead_to_the_guest(void **state)
+{
+	struct fixture f;
+	uint16_t port;
+	char spec[64];
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = listen_on_loopback(&port);
+
+	(void)state;
+	close(fd);
+	snprintf(spec, sizeof(spec), "user,hostfwd=udp:%u:53", port);
+	start_user(&f, spec);
+	say_arp(&f);
+	fd = socket(AF_INET, SOCK_DGRAM, 0);
+	address.sin_port = htons(port);
+	assert_int_equal(sendto(fd, "datagram", 8, 0, (struct sockaddr *)&address, sizeof(address)), 8);
+	do
+		assert_true(receive(&f));
+	while (received[23] != 17);
+	assert_int_equal(received[36] << 8 | received[37], 53);
+	assert_memory_equal(received + 42, "datagram", 8);
+	close(fd);
+	test_machine_destroy(f.m);
+}
+
 static void bad_options_are_refused(void **state)
 {
 	static const struct {
@@ -775,6 +800,7 @@ int main(void)
 		cmocka_unit_test(dhcp_gives_a_lease),
 		cmocka_unit_test(tcp_reaches_the_host_unsegmented),
 		cmocka_unit_test(host_ports_lead_to_the_guest),
+		cmocka_unit_test(host_udp_ports_lead_to_the_guest),
 		cmocka_unit_test(bad_options_are_refused),
 		cmocka_unit_test(state_round_trips),
 	};
