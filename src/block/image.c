@@ -2,8 +2,9 @@
 /*
  * Disk images: options, opening, locking, and the table of formats.
  *
- * Locking is by flock(2) on the image itself: exclusive for writers, shared for readers, so two machines never write one
- * disk. A throw-away overlay only reads its base. The lock goes with the descriptor, whatever ends the process.
+ * Locking is by flock(2) on the image itself: exclusive for writers, shared for readers, so two
+ * machines never write one disk. A throw-away overlay only reads its base. The lock goes with the
+ * descriptor, whatever ends the process.
  */
 #include "block/image.h"
 
@@ -21,7 +22,8 @@ static const struct block_format *const formats[] = { &raw_format };
 
 /* ---- options ---- */
 
-/* Copy up to the next single comma (",," stands for one) into out; returns where it stopped, or NULL if out is too small. */
+/* Copy up to the next single comma (",," stands for one) into out; returns where it stopped, or
+ * NULL if out is too small. */
 static const char *take_word(const char *p, char *out, size_t cap)
 {
 	size_t n = 0;
@@ -59,9 +61,10 @@ int block_options_parse(struct block_options *options, const char *spec, struct 
 		else if (!strncmp(word, "format=", 7) && strlen(word + 7) < sizeof(options->format))
 			strcpy(options->format, word + 7);
 		else
-			return error_set(err, 0,
-					 "disk '%s': unknown option '%s' (known: format=FORMAT, readonly, snapshot)",
-					 options->path, word);
+			return error_set(
+				err, 0,
+				"disk '%s': unknown option '%s' (known: format=FORMAT, readonly, snapshot)",
+				options->path, word);
 	}
 	return 0;
 }
@@ -93,7 +96,9 @@ static int check_kind(int fd, const char *path, struct error *err)
 	if (S_ISDIR(st.st_mode))
 		return error_set(err, EISDIR, "cannot open disk '%s': it is a directory", path);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return error_set(err, 0, "cannot open disk '%s': it is neither a file nor a block device", path);
+		return error_set(err, 0,
+				 "cannot open disk '%s': it is neither a file nor a block device",
+				 path);
 	return 0;
 }
 
@@ -102,14 +107,15 @@ static int lock_image(int fd, const char *path, bool readonly, struct error *err
 	if (flock(fd, (readonly ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
 		return 0;
 	if (errno == EWOULDBLOCK)
-		return error_set(err, EBUSY, "cannot open disk '%s': another machine is using it%s", path,
-				 readonly ? " for writing" : " (try readonly or snapshot)");
+		return error_set(err, EBUSY, "cannot open disk '%s': another machine is using it%s",
+				 path, readonly ? " for writing" : " (try readonly or snapshot)");
 	if (errno == ENOLCK || errno == EOPNOTSUPP || errno == ENOSYS)
 		return 0; /* a file system without locks */
 	return error_set_errno(err, errno, "cannot lock disk '%s'", path);
 }
 
-static struct block_image *open_file(const struct block_options *options, bool readonly, struct error *err)
+static struct block_image *open_file(const struct block_options *options, bool readonly,
+				     struct error *err)
 {
 	cleanup_close int fd = -1;
 	const struct block_format *format;
@@ -119,20 +125,24 @@ static struct block_image *open_file(const struct block_options *options, bool r
 	fd = open(options->path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0) {
 		if (errno == EISDIR)
-			error_set(err, EISDIR, "cannot open disk '%s': it is a directory", options->path);
+			error_set(err, EISDIR, "cannot open disk '%s': it is a directory",
+				  options->path);
 		else if ((errno == EACCES || errno == EROFS) && !readonly)
-			error_set_errno(err, errno, "cannot open disk '%s' for writing (try readonly or snapshot)",
-					options->path);
+			error_set_errno(
+				err, errno,
+				"cannot open disk '%s' for writing (try readonly or snapshot)",
+				options->path);
 		else
 			error_set_errno(err, errno, "cannot open disk '%s'", options->path);
 		return NULL;
 	}
-	if (check_kind(fd, options->path, err) < 0 || lock_image(fd, options->path, readonly, err) < 0)
+	if (check_kind(fd, options->path, err) < 0 ||
+	    lock_image(fd, options->path, readonly, err) < 0)
 		return NULL;
 	format = find_format(options->format, fd);
 	if (!format) {
-		error_set(err, 0, "cannot open disk '%s': unknown format '%s' (known: raw)", options->path,
-			  options->format);
+		error_set(err, 0, "cannot open disk '%s': unknown format '%s' (known: raw)",
+			  options->path, options->format);
 		return NULL;
 	}
 	image = format->open(fd, options->path, readonly, err);

@@ -2,14 +2,15 @@
 /*
  * Throw-away overlays: the guest may write, the base image stays as it is.
  *
- * Written clusters go to an unlinked sparse file in $TMPDIR (default /var/tmp) at the same offsets, and a bitmap in memory says which. A cluster
- * is 4 KiB, the unit in which guests write, unless the disk is so large that the bitmap would pass 32 MiB; then it doubles.
- * A write of part of a cluster copies the rest from the base first.
+ * Written clusters go to an unlinked sparse file in $TMPDIR (default /var/tmp) at the same offsets,
+ * and a bitmap in memory says which. A cluster is 4 KiB, the unit in which guests write, unless the
+ * disk is so large that the bitmap would pass 32 MiB; then it doubles. A write of part of a cluster
+ * copies the rest from the base first.
  *
- * Locking: a bit is set only after the cluster's data is in the file, so readers need no lock. A write that touches a
- * cluster not yet present takes `lock`, so that nobody's copy from the base lands on top of somebody else's data; once
- * all its clusters are present a write needs none. Reads racing with writes of the same sectors may see either, as on a
- * disk.
+ * Locking: a bit is set only after the cluster's data is in the file, so readers need no lock. A
+ * write that touches a cluster not yet present takes `lock`, so that nobody's copy from the base
+ * lands on top of somebody else's data; once all its clusters are present a write needs none. Reads
+ * racing with writes of the same sectors may see either, as on a disk.
  */
 #include "block/image.h"
 
@@ -42,18 +43,23 @@ static struct overlay *overlay_of(struct block_image *image)
 
 static bool cluster_present(const struct overlay *self, uint64_t cluster)
 {
-	return atomic_load_explicit(&self->bitmap[cluster / 64], memory_order_acquire) >> cluster % 64 & 1;
+	return atomic_load_explicit(&self->bitmap[cluster / 64], memory_order_acquire) >>
+		       cluster % 64 &
+	       1;
 }
 
 static void mark_present(struct overlay *self, uint64_t first, uint64_t last)
 {
 	for (uint64_t c = first; c <= last; c++)
 		if (!cluster_present(self, c))
-			atomic_fetch_or_explicit(&self->bitmap[c / 64], 1ull << c % 64, memory_order_release);
+			atomic_fetch_or_explicit(&self->bitmap[c / 64], 1ull << c % 64,
+						 memory_order_release);
 }
 
-/* The part [offset, offset + len) of a vector, as a vector; returns its count, or -1 if there are too many pieces. */
-static int iov_slice(const struct iovec *iov, int count, size_t offset, size_t len, struct iovec *out)
+/* The part [offset, offset + len) of a vector, as a vector; returns its count, or -1 if there
+ * are too many pieces. */
+static int iov_slice(const struct iovec *iov, int count, size_t offset, size_t len,
+		     struct iovec *out)
 {
 	int n = 0;
 
@@ -75,7 +81,8 @@ static int iov_slice(const struct iovec *iov, int count, size_t offset, size_t l
 }
 
 /* Whole transfers to and from the temporary file. Reads beyond its end give zeroes. */
-static int file_read(struct overlay *self, const struct iovec *iov, int count, uint64_t offset, int flags)
+static int file_read(struct overlay *self, const struct iovec *iov, int count, uint64_t offset,
+		     int flags)
 {
 	size_t done = 0, len = iov_length(iov, count);
 	struct iovec part[IOV_MAX_LOCAL];
@@ -123,7 +130,8 @@ static int file_write(struct overlay *self, const struct iovec *iov, int count, 
 }
 
 /* Read run by run: clusters from the file, the rest from the base. */
-static int read_runs(struct overlay *self, const struct iovec *iov, int count, uint64_t offset, bool wait)
+static int read_runs(struct overlay *self, const struct iovec *iov, int count, uint64_t offset,
+		     bool wait)
 {
 	uint64_t end = offset + iov_length(iov, count);
 	uint64_t start = offset;
@@ -157,12 +165,14 @@ static int read_runs(struct overlay *self, const struct iovec *iov, int count, u
 	return 0;
 }
 
-static int overlay_readv(struct block_image *image, const struct iovec *iov, int count, uint64_t offset)
+static int overlay_readv(struct block_image *image, const struct iovec *iov, int count,
+			 uint64_t offset)
 {
 	return read_runs(overlay_of(image), iov, count, offset, true);
 }
 
-static int overlay_try_readv(struct block_image *image, const struct iovec *iov, int count, uint64_t offset)
+static int overlay_try_readv(struct block_image *image, const struct iovec *iov, int count,
+			     uint64_t offset)
 {
 	return read_runs(overlay_of(image), iov, count, offset, false);
 }
@@ -212,7 +222,8 @@ static int copy_up_edges(struct overlay *self, uint64_t offset, uint64_t end)
 }
 
 /* What is to be written: a vector, or zeroes where iov is NULL. */
-static int write_range(struct overlay *self, const struct iovec *iov, int count, uint64_t offset, uint64_t end)
+static int write_range(struct overlay *self, const struct iovec *iov, int count, uint64_t offset,
+		       uint64_t end)
 {
 	static const uint8_t zeroes[65536];
 	int result = 0;
@@ -220,7 +231,8 @@ static int write_range(struct overlay *self, const struct iovec *iov, int count,
 	if (iov)
 		return file_write(self, iov, count, offset);
 	/* The file may end before the range: then it reads as zeroes already. */
-	if (fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, end - offset) == 0)
+	if (fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, end - offset) ==
+	    0)
 		return 0;
 	for (uint64_t at = offset; at < end && result == 0; at += sizeof(zeroes)) {
 		struct iovec part = { (void *)zeroes, MIN(sizeof(zeroes), end - at) };
@@ -230,7 +242,8 @@ static int write_range(struct overlay *self, const struct iovec *iov, int count,
 	return result;
 }
 
-static int change(struct overlay *self, const struct iovec *iov, int count, uint64_t offset, uint64_t end)
+static int change(struct overlay *self, const struct iovec *iov, int count, uint64_t offset,
+		  uint64_t end)
 {
 	int result;
 
@@ -248,7 +261,8 @@ static int change(struct overlay *self, const struct iovec *iov, int count, uint
 	return result;
 }
 
-static int overlay_writev(struct block_image *image, const struct iovec *iov, int count, uint64_t offset)
+static int overlay_writev(struct block_image *image, const struct iovec *iov, int count,
+			  uint64_t offset)
 {
 	return change(overlay_of(image), iov, count, offset, offset + iov_length(iov, count));
 }
@@ -259,7 +273,8 @@ static int overlay_flush(struct block_image *image)
 	return 0;
 }
 
-static int overlay_write_zeroes(struct block_image *image, uint64_t offset, uint64_t len, bool unmap)
+static int overlay_write_zeroes(struct block_image *image, uint64_t offset, uint64_t len,
+				bool unmap)
 {
 	(void)unmap;
 	return change(overlay_of(image), NULL, 0, offset, offset + len);
@@ -318,7 +333,8 @@ struct block_image *block_overlay_create(struct block_image *base, struct error 
 	if (!dir || !dir[0]) /* not /tmp, which is often memory */
 		dir = access("/var/tmp", W_OK) == 0 ? "/var/tmp" : "/tmp";
 	if (!self) {
-		error_set(err, 0, "cannot create a snapshot of disk '%s': out of memory", base->path);
+		error_set(err, 0, "cannot create a snapshot of disk '%s': out of memory",
+			  base->path);
 		return NULL;
 	}
 	pthread_mutex_init(&self->lock, NULL);
@@ -338,9 +354,11 @@ struct block_image *block_overlay_create(struct block_image *base, struct error 
 	self->fd = open_temporary(dir);
 	if (self->fd < 0 || !self->bitmap || !self->image.path) {
 		if (self->fd < 0)
-			error_set_errno(err, errno, "cannot create a snapshot of disk '%s' in '%s'", base->path, dir);
+			error_set_errno(err, errno, "cannot create a snapshot of disk '%s' in '%s'",
+					base->path, dir);
 		else
-			error_set(err, 0, "cannot create a snapshot of disk '%s': out of memory", base->path);
+			error_set(err, 0, "cannot create a snapshot of disk '%s': out of memory",
+				  base->path);
 		overlay_close(&self->image); /* without the base, which stays the caller's */
 		return NULL;
 	}

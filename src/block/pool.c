@@ -2,8 +2,9 @@
 /*
  * Worker threads for storage work that may block.
  *
- * One queue, first in first out, under one lock. Idle threads wait on a condition variable and stay, since starting a
- * thread costs more than keeping one. Workers block all signals: those belong to the vCPU threads and to main.
+ * One queue, first in first out, under one lock. Idle threads wait on a condition variable and
+ * stay, since starting a thread costs more than keeping one. Workers block all signals: those
+ * belong to the vCPU threads and to main.
  */
 #include "block/pool.h"
 

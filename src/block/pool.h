@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Worker threads for storage work that may block. Threads are started when jobs wait and nobody is idle, up to a limit.
+ * Worker threads for storage work that may block. Threads are started when jobs wait and nobody is
+ * idle, up to a limit.
  */
 #ifndef LODGE_BLOCK_POOL_H
 #define LODGE_BLOCK_POOL_H

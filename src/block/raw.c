@@ -2,8 +2,9 @@
 /*
  * Raw disk images: a file or block device is the disk, byte for byte.
  *
- * Through the host's page cache. A file whose length is no multiple of 512 is used up to the last whole sector.
- * Holes: discard and write-zeroes punch them where the file system can, else zeroes are written.
+ * Through the host's page cache. A file whose length is no multiple of 512 is used up to the last
+ * whole sector. Holes: discard and write-zeroes punch them where the file system can, else zeroes
+ * are written.
  */
 #include "block/raw.h"
 
@@ -26,8 +27,8 @@ struct raw_image {
 	struct block_image image;
 	int fd;
 	bool is_block_device;
-	bool in_memory;         /* tmpfs: reads never wait */
-	bool nowait_works;      /* RWF_NOWAIT: cleared when the file system says no */
+	bool in_memory;    /* tmpfs: reads never wait */
+	bool nowait_works; /* RWF_NOWAIT: cleared when the file system says no */
 	bool punch_works;
 };
 
@@ -53,7 +54,8 @@ static void iov_advance(struct iovec **iov, int *count, size_t done)
 }
 
 /* The kernel may do less than asked: go on with the rest. */
-static int transfer(struct raw_image *image, const struct iovec *original, int count, uint64_t offset, bool write)
+static int transfer(struct raw_image *image, const struct iovec *original, int count,
+		    uint64_t offset, bool write)
 {
 	struct iovec local[IOV_LOCAL], *iov = local;
 
@@ -61,7 +63,8 @@ static int transfer(struct raw_image *image, const struct iovec *original, int c
 		return -EINVAL;
 	memcpy(local, original, count * sizeof(*local));
 	while (count) {
-		ssize_t n = write ? pwritev(image->fd, iov, count, offset) : preadv(image->fd, iov, count, offset);
+		ssize_t n = write ? pwritev(image->fd, iov, count, offset) :
+				    preadv(image->fd, iov, count, offset);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -85,12 +88,14 @@ static int raw_readv(struct block_image *image, const struct iovec *iov, int cou
 	return transfer(raw(image), iov, count, offset, false);
 }
 
-static int raw_writev(struct block_image *image, const struct iovec *iov, int count, uint64_t offset)
+static int raw_writev(struct block_image *image, const struct iovec *iov, int count,
+		      uint64_t offset)
 {
 	return transfer(raw(image), iov, count, offset, true);
 }
 
-static int raw_try_readv(struct block_image *image, const struct iovec *iov, int count, uint64_t offset)
+static int raw_try_readv(struct block_image *image, const struct iovec *iov, int count,
+			 uint64_t offset)
 {
 	struct raw_image *self = raw(image);
 	ssize_t n;
@@ -135,7 +140,8 @@ static int punch(struct raw_image *self, uint64_t offset, uint64_t len)
 	if (!__atomic_load_n(&self->punch_works, __ATOMIC_RELAXED))
 		return -EOPNOTSUPP;
 	do
-		result = fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, len);
+		result = fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
+				   len);
 	while (result < 0 && errno == EINTR);
 	if (result == 0)
 		return 0;
@@ -202,12 +208,16 @@ static int find_size(struct raw_image *self, const char *path, struct error *err
 	if (size == 0)
 		return error_set(err, 0, "cannot use disk '%s': it is empty", path);
 	if (size < SECTOR_SIZE)
-		return error_set(err, 0, "cannot use disk '%s': it is shorter than one sector of 512 bytes", path);
+		return error_set(err, 0,
+				 "cannot use disk '%s': it is shorter than one sector of 512 bytes",
+				 path);
 	if (size % SECTOR_SIZE)
-		log_warn("disk '%s': the last %u bytes are not a whole sector and stay out of the guest's sight",
-			 path, (unsigned)(size % SECTOR_SIZE));
+		log_warn(
+			"disk '%s': the last %u bytes are not a whole sector and stay out of the guest's sight",
+			path, (unsigned)(size % SECTOR_SIZE));
 	self->image.size = ALIGN_DOWN(size, (uint64_t)SECTOR_SIZE);
-	self->image.block_size = st.st_blksize >= 512 && st.st_blksize <= 65536 ? st.st_blksize : 4096;
+	self->image.block_size = st.st_blksize >= 512 && st.st_blksize <= 65536 ? st.st_blksize :
+										  4096;
 	return 0;
 }
 

@@ -3,11 +3,11 @@
  * MSI-X: a table of messages in a BAR, with masks and pending bits.
  *
  * BAR layout: the table at 0 (16 bytes an entry), the pending bits at 2048. A vector that is raised
- * while it or the whole function is masked sets its pending bit, and is sent when both masks have gone.
- * The lock is a leaf: nothing but msi_send() is called under it.
+ * while it or the whole function is masked sets its pending bit, and is sent when both masks have
+ * gone. The lock is a leaf: nothing but msi_send() is called under it.
  *
- * Source: PCI Local Bus Specification 3.0, 6.8.2 and 6.8.3.5. Table accesses are by dword or qword there;
- * others get what the bytes hold, and partial writes are dropped.
+ * Source: PCI Local Bus Specification 3.0, 6.8.2 and 6.8.3.5. Table accesses are by dword or qword
+ * there; others get what the bytes hold, and partial writes are dropped.
  */
 #include "device/msix.h"
 
@@ -42,7 +42,8 @@ struct msix {
 };
 
 _Static_assert(MSIX_VECTOR_MAX <= 32, "pending bits are one word");
-_Static_assert(MSIX_VECTOR_MAX * ENTRY_SIZE <= PENDING_OFFSET, "the table ends where the pending bits begin");
+_Static_assert(MSIX_VECTOR_MAX *ENTRY_SIZE <= PENDING_OFFSET,
+	       "the table ends where the pending bits begin");
 
 /* Under the lock. */
 static void send_or_pend(struct msix *msix, unsigned n)
@@ -55,7 +56,8 @@ static void send_or_pend(struct msix *msix, unsigned n)
 	}
 	msix->pending &= ~BIT(n);
 	if (atomic_load_explicit(&msix->dev->bus_master, memory_order_relaxed))
-		msi_send(msix->dev->bus->vm, (uint64_t)entry->address_high << 32 | entry->address_low, entry->data);
+		msi_send(msix->dev->bus->vm,
+			 (uint64_t)entry->address_high << 32 | entry->address_low, entry->data);
 }
 
 static void deliver_pending(struct msix *msix)
@@ -223,13 +225,15 @@ int msix_add(struct pci_device *dev, unsigned bar, unsigned count, struct error 
 	msix->capability = pci_device_add_capability(dev, PCI_CAP_ID_MSIX, CAP_LEN);
 	if (!msix->capability) {
 		free(msix);
-		return error_set(err, 0, "cannot add MSI-X to %s: no room for the capability", dev->name);
+		return error_set(err, 0, "cannot add MSI-X to %s: no room for the capability",
+				 dev->name);
 	}
 	cap = dev->config + msix->capability;
 	store_le16(cap + CAP_CONTROL, msix->count - 1);
 	store_le32(cap + 4, TABLE_OFFSET | bar);
 	store_le32(cap + 8, PENDING_OFFSET | bar);
-	store_le16(dev->write_mask + msix->capability + CAP_CONTROL, CONTROL_ENABLE | CONTROL_FUNCTION_MASK);
+	store_le16(dev->write_mask + msix->capability + CAP_CONTROL,
+		   CONTROL_ENABLE | CONTROL_FUNCTION_MASK);
 	pci_device_add_bar(dev, bar, PCI_BAR_MEMORY32, MSIX_BAR_SIZE, false);
 	pci_device_add_window(dev, bar, "msix", 0, MSIX_BAR_SIZE, &bar_ops, msix);
 	dev->msix = msix;

@@ -17,8 +17,8 @@ struct pci_device;
 #define MSIX_VECTOR_MAX 32
 #define MSIX_BAR_SIZE 4096
 
-/* Give the device an MSI-X capability of count (1 .. MSIX_VECTOR_MAX) vectors, whose table and pending bits fill BAR bar
- * (which is added here: 4 KiB of memory). Before pci_device_add(). */
+/* Give the device an MSI-X capability of count (1 .. MSIX_VECTOR_MAX) vectors, whose table and
+ * pending bits fill BAR bar (which is added here: 4 KiB of memory). Before pci_device_add(). */
 int msix_add(struct pci_device *dev, unsigned bar, unsigned count, struct error *err);
 
 /* Free dev->msix (from the device's destroy). */
@@ -27,7 +27,8 @@ void msix_remove(struct pci_device *dev);
 /* Has the guest switched MSI-X on? Any thread. */
 bool msix_enabled(const struct pci_device *dev);
 
-/* Send vector's message, or set its pending bit if it is masked. Out-of-range vectors are ignored. Any thread. */
+/* Send vector's message, or set its pending bit if it is masked. Out-of-range vectors are
+ * ignored. Any thread. */
 void msix_notify(struct pci_device *dev, unsigned vector);
 
 /* ---- for pci.c ---- */

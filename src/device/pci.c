@@ -3,17 +3,19 @@
  * PCI: configuration space, BAR decoding and INTx of the devices on one bus.
  *
  * Every register is plain storage with a write mask; what has behaviour is recognized after the
- * write: the command register and BARs (decoding), MSI-X control, and whatever the device's hook wants. BAR sizing
- * works by itself, since the low bits of a BAR are outside its write mask.
+ * write: the command register and BARs (decoding), MSI-X control, and whatever the device's hook
+ * wants. BAR sizing works by itself, since the low bits of a BAR are outside its write mask.
  *
- * Mappings: sync_device() compares what the registers ask for with what is on the buses. A window that the bus refuses
- * (its table is full) stays off and is tried again when something else has been unmapped.
+ * Mappings: sync_device() compares what the registers ask for with what is on the buses. A window
+ * that the bus refuses (its table is full) stays off and is tried again when something else has
+ * been unmapped.
  *
- * Locks: bus->lock around configuration space and mappings; bus->irq_lock, a leaf, around pin levels. A
- * device may hold its own lock when it sets its pin, so irq_lock is never held around calls into devices.
+ * Locks: bus->lock around configuration space and mappings; bus->irq_lock, a leaf, around pin
+ * levels. A device may hold its own lock when it sets its pin, so irq_lock is never held around
+ * calls into devices.
  *
- * Source: PCI Local Bus Specification 3.0, chapter 6 and 2.2.6. Left out: error reporting (SERR, parity), expansion
- * ROMs, bridges, power management: none of our devices needs them.
+ * Source: PCI Local Bus Specification 3.0, chapter 6 and 2.2.6. Left out: error reporting (SERR,
+ * parity), expansion ROMs, bridges, power management: none of our devices needs them.
  */
 #include "device/pci.h"
 
@@ -193,7 +195,8 @@ static void update_intx(struct pci_device *dev)
 
 	if (drive == dev->intx_driven || !bus->irq_count || !dev->config[PCI_INTERRUPT_PIN])
 		return;
-	irq = &bus->irqs[pci_bus_irq_index(bus, PCI_SLOT(dev->devfn), dev->config[PCI_INTERRUPT_PIN] - 1)];
+	irq = &bus->irqs[pci_bus_irq_index(bus, PCI_SLOT(dev->devfn),
+					   dev->config[PCI_INTERRUPT_PIN] - 1)];
 	dev->intx_driven = drive;
 	if (drive && irq->levels++ == 0)
 		irq_set(&irq->line, true);
@@ -244,7 +247,8 @@ uint32_t pci_config_read(struct pci_bus *bus, uint8_t devfn, unsigned offset, un
 	return value;
 }
 
-void pci_config_write(struct pci_bus *bus, uint8_t devfn, unsigned offset, uint32_t value, unsigned size)
+void pci_config_write(struct pci_bus *bus, uint8_t devfn, unsigned offset, uint32_t value,
+		      unsigned size)
 {
 	struct pci_device *dev = bus->devices[devfn];
 
@@ -254,9 +258,11 @@ void pci_config_write(struct pci_bus *bus, uint8_t devfn, unsigned offset, uint3
 	for (unsigned i = 0; i < size; i++) {
 		uint8_t mask = dev->write_mask[offset + i];
 
-		dev->config[offset + i] = (dev->config[offset + i] & ~mask) | ((value >> 8 * i) & mask);
+		dev->config[offset + i] = (dev->config[offset + i] & ~mask) |
+					  ((value >> 8 * i) & mask);
 	}
-	if (touches(offset, size, PCI_COMMAND, 2) || touches(offset, size, PCI_BAR0, 4 * PCI_BAR_COUNT))
+	if (touches(offset, size, PCI_COMMAND, 2) ||
+	    touches(offset, size, PCI_BAR0, 4 * PCI_BAR_COUNT))
 		sync_device(dev);
 	if (dev->msix)
 		msix_control_written(dev);
@@ -267,8 +273,8 @@ void pci_config_write(struct pci_bus *bus, uint8_t devfn, unsigned offset, uint3
 
 /* ---- building a device ---- */
 
-void pci_device_init(struct pci_device *dev, const char *name, const struct pci_device_ops *ops, uint16_t vendor,
-		     uint16_t device, uint32_t class_code, uint8_t revision)
+void pci_device_init(struct pci_device *dev, const char *name, const struct pci_device_ops *ops,
+		     uint16_t vendor, uint16_t device, uint32_t class_code, uint8_t revision)
 {
 	uint8_t *config = dev->config;
 
@@ -296,7 +302,8 @@ void pci_device_use_intx(struct pci_device *dev)
 	dev->config[PCI_INTERRUPT_PIN] = 1;
 }
 
-void pci_device_add_bar(struct pci_device *dev, unsigned n, enum pci_bar_kind kind, uint64_t size, bool prefetchable)
+void pci_device_add_bar(struct pci_device *dev, unsigned n, enum pci_bar_kind kind, uint64_t size,
+			bool prefetchable)
 {
 	struct pci_bar *bar = &dev->bars[n];
 	uint8_t *reg = dev->config + PCI_BAR0 + 4 * n;
@@ -323,15 +330,16 @@ void pci_device_add_bar(struct pci_device *dev, unsigned n, enum pci_bar_kind ki
 	}
 }
 
-void pci_device_add_window(struct pci_device *dev, unsigned n, const char *name, uint64_t offset, uint64_t size,
-			   const struct io_ops *ops, void *opaque)
+void pci_device_add_window(struct pci_device *dev, unsigned n, const char *name, uint64_t offset,
+			   uint64_t size, const struct io_ops *ops, void *opaque)
 {
 	struct pci_bar *bar = &dev->bars[n];
 
 	if (bar->window_count == PCI_WINDOW_MAX)
 		return;
-	bar->windows[bar->window_count++] =
-		(struct pci_window){ .name = name, .offset = offset, .size = size, .ops = ops, .opaque = opaque };
+	bar->windows[bar->window_count++] = (struct pci_window){
+		.name = name, .offset = offset, .size = size, .ops = ops, .opaque = opaque
+	};
 }
 
 unsigned pci_device_add_capability(struct pci_device *dev, uint8_t id, unsigned len)
@@ -387,14 +395,15 @@ static const struct state_table device_state = {
 static int check_slot(struct pci_bus *bus, struct pci_device *dev, int *slot, struct error *err)
 {
 	if (*slot < 0)
-		for (*slot = 1; *slot < PCI_SLOT_MAX && bus->devices[PCI_DEVFN(*slot, 0)]; (*slot)++)
+		for (*slot = 1; *slot < PCI_SLOT_MAX && bus->devices[PCI_DEVFN(*slot, 0)];
+		     (*slot)++)
 			;
 	if (*slot >= PCI_SLOT_MAX)
-		return error_set(err, 0, "cannot add %s: all %d slots of the PCI bus are taken", dev->name,
-				 PCI_SLOT_MAX);
+		return error_set(err, 0, "cannot add %s: all %d slots of the PCI bus are taken",
+				 dev->name, PCI_SLOT_MAX);
 	if (bus->devices[PCI_DEVFN(*slot, 0)])
-		return error_set(err, 0, "cannot add %s: PCI slot %d is taken by %s", dev->name, *slot,
-				 bus->devices[PCI_DEVFN(*slot, 0)]->name);
+		return error_set(err, 0, "cannot add %s: PCI slot %d is taken by %s", dev->name,
+				 *slot, bus->devices[PCI_DEVFN(*slot, 0)]->name);
 	return 0;
 }
 
@@ -513,8 +522,8 @@ static bool allocate_range(struct range_allocator *range, uint64_t size, uint64_
 	return true;
 }
 
-static int assign_bar(struct bar_place *place, struct range_allocator *memory, struct range_allocator *io,
-		      struct error *err)
+static int assign_bar(struct bar_place *place, struct range_allocator *memory,
+		      struct range_allocator *io, struct error *err)
 {
 	struct pci_device *dev = place->dev;
 	struct pci_bar *bar = &dev->bars[place->n];
@@ -525,8 +534,10 @@ static int assign_bar(struct bar_place *place, struct range_allocator *memory, s
 	if (is_io && io->next == io->end)
 		return 0;
 	if (!allocate_range(is_io ? io : memory, bar->size, &base))
-		return error_set(err, 0, "cannot place BAR %u of %s (%llu bytes): the %s window is full", place->n,
-				 dev->name, (unsigned long long)bar->size, is_io ? "PCI I/O" : "PCI memory");
+		return error_set(err, 0,
+				 "cannot place BAR %u of %s (%llu bytes): the %s window is full",
+				 place->n, dev->name, (unsigned long long)bar->size,
+				 is_io ? "PCI I/O" : "PCI memory");
 	store_le32(reg, (load_le32(reg) & (is_io ? 3 : 15)) | (uint32_t)base);
 	if (bar->kind == PCI_BAR_MEMORY64)
 		store_le32(reg + 4, base >> 32);
@@ -559,10 +570,12 @@ int pci_assign_bars(struct pci_bus *bus, uint64_t mmio_base, uint64_t mmio_size,
 		pin = dev->config[PCI_INTERRUPT_PIN];
 		if (pin && bus->irq_count)
 			dev->config[PCI_INTERRUPT_LINE] =
-				bus->irqs[pci_bus_irq_index(bus, PCI_SLOT(dev->devfn), pin - 1)].number;
+				bus->irqs[pci_bus_irq_index(bus, PCI_SLOT(dev->devfn), pin - 1)]
+					.number;
 		if (enable)
-			store_le16(dev->config + PCI_COMMAND,
-				   command(dev) | PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+			store_le16(dev->config + PCI_COMMAND, command(dev) | PCI_COMMAND_IO |
+								      PCI_COMMAND_MEMORY |
+								      PCI_COMMAND_MASTER);
 		sync_device(dev);
 	}
 	pthread_mutex_unlock(&bus->lock);

@@ -2,13 +2,15 @@
 /*
  * The host bridge (00:00.0) and the two ways to reach configuration space.
  *
- * Mechanism #1 (PCI 3.0, 3.2.2.3.2): a dword written to port 0xcf8 selects bus, device, function and register; ports
- * 0xcfc..0xcff are then that register, by byte, word or dword. Only dword accesses reach the address register; a byte
- * access to 0xcf9 is the reset control register that PC chip sets keep there (Intel ICH9 datasheet, 13.7.5).
- * ECAM (PCI Express 4.0, 7.2.2): a memory window with 4 KiB for each function. Our devices are conventional: bytes
- * beyond the first 256 read as ones.
+ * Mechanism #1 (PCI 3.0, 3.2.2.3.2): a dword written to port 0xcf8 selects bus, device, function
+ * and register; ports 0xcfc..0xcff are then that register, by byte, word or dword. Only dword
+ * accesses reach the address register; a byte access to 0xcf9 is the reset control register that PC
+ * chip sets keep there (Intel ICH9 datasheet, 13.7.5). ECAM (PCI Express 4.0, 7.2.2): a memory
+ * window with 4 KiB for each function. Our devices are conventional: bytes beyond the first 256
+ * read as ones.
  *
- * The address register is one per machine; systems serialize its use, so a relaxed atomic is all it needs.
+ * The address register is one per machine; systems serialize its use, so a relaxed atomic is all it
+ * needs.
  */
 #include "device/pci_host.h"
 
@@ -136,7 +138,9 @@ static const struct state_field host_fields[] = {
 	STATE_END,
 };
 
-static const struct state_table host_state = { .name = "pci-host", .version = 1, .fields = host_fields };
+static const struct state_table host_state = { .name = "pci-host",
+					       .version = 1,
+					       .fields = host_fields };
 
 int pci_host_create(struct pci_bus *bus, struct error *err)
 {
@@ -145,7 +149,8 @@ int pci_host_create(struct pci_bus *bus, struct error *err)
 
 	if (!host)
 		return error_set(err, 0, "cannot create the PCI host bridge: out of memory");
-	pci_device_init(&host->pci, "host-bridge", &host_ops, HOST_VENDOR, HOST_DEVICE, HOST_CLASS, 0);
+	pci_device_init(&host->pci, "host-bridge", &host_ops, HOST_VENDOR, HOST_DEVICE, HOST_CLASS,
+			0);
 	if (bus_add(&bus->vm->pio, &ports, err) < 0) {
 		free(host);
 		return error_prefix(err, "cannot create the PCI host bridge");

@@ -2,10 +2,11 @@
 /*
  * pci-testdev: counts accesses to memory and I/O space, for bare-metal test kernels.
  *
- * BAR 0 (4 KiB of memory) and BAR 1 (256 ports) each begin with a read-only header that describes the test
- * selected by writing its number to byte 0: where to write, how wide, which value, how many such writes were seen, and a
- * name. Header and numbers are as in QEMU's docs/specs/pci-testdev and the device there, so that
- * the same kernels run. "eventfd" in the names is QEMU's way to take the write; we have but one way.
+ * BAR 0 (4 KiB of memory) and BAR 1 (256 ports) each begin with a read-only header that describes
+ * the test selected by writing its number to byte 0: where to write, how wide, which value, how
+ * many such writes were seen, and a name. Header and numbers are as in QEMU's
+ * docs/specs/pci-testdev and the device there, so that the same kernels run. "eventfd" in the names
+ * is QEMU's way to take the write; we have but one way.
  */
 #include "device/pci_testdev.h"
 
@@ -68,7 +69,8 @@ static void describe(const struct testdev *dev, struct test_header *header)
 		.data = tests[n].any_value ? DATA_WILDCARD : DATA_MATCH,
 		.count = dev->count,
 	};
-	snprintf(header->name, sizeof(header->name), "%s-%s", ports ? "portio" : "mmio", tests[n].name);
+	snprintf(header->name, sizeof(header->name), "%s-%s", ports ? "portio" : "mmio",
+		 tests[n].name);
 }
 
 static uint64_t test_read(void *opaque, uint64_t offset, unsigned size)
@@ -125,7 +127,8 @@ static void testdev_destroy(struct pci_device *pci)
 	free(dev);
 }
 
-static const struct pci_device_ops testdev_ops = { .reset = testdev_reset, .destroy = testdev_destroy };
+static const struct pci_device_ops testdev_ops = { .reset = testdev_reset,
+						   .destroy = testdev_destroy };
 
 static int after_load(void *object, struct error *err)
 {

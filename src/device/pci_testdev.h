@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* QEMU's pci-testdev (1b36:0005): counts accesses to memory and I/O BARs for bare-metal test kernels. */
+/* QEMU's pci-testdev (1b36:0005): counts accesses to memory and I/O BARs for bare-metal test
+ * kernels. */
 #ifndef LODGE_DEVICE_PCI_TESTDEV_H
 #define LODGE_DEVICE_PCI_TESTDEV_H
 

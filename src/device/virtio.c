@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * virtio devices: the life of a device between reset and DRIVER_OK, whatever its type and transport.
+ * virtio devices: the life of a device between reset and DRIVER_OK, whatever its type and
+ * transport.
  *
- * A queue is `ready` (may be popped) from DRIVER_OK until reset, a broken ring or a queue reset. Reset turns all queues off under
- * their locks, then waits for what is in flight (ops->drain), then forgets the registers: no chain of an earlier life
- * can reach a later driver's ring.
+ * A queue is `ready` (may be popped) from DRIVER_OK until reset, a broken ring or a queue reset.
+ * Reset turns all queues off under their locks, then waits for what is in flight (ops->drain), then
+ * forgets the registers: no chain of an earlier life can reach a later driver's ring.
  *
  * Source: VIRTIO 1.2, 2.1 (status), 2.2 (features), 3.1 (initialization), 2.6.1 (queue reset).
  */
@@ -19,7 +20,8 @@
 #include "vm/vm.h"
 
 #define VIRTIO_VENDOR 0x1af4
-#define VIRTIO_DEVICE_BASE 0x1040 /* 4.1.2.1: device id of a non-transitional device is this plus its type */
+#define VIRTIO_DEVICE_BASE                                                                         \
+	0x1040 /* 4.1.2.1: device id of a non-transitional device is this plus its type */
 #define VIRTIO_REVISION 1
 
 #define COMMON_FEATURES                                                                            \
@@ -35,8 +37,8 @@ void virtio_init(struct virtio_device *vdev, const char *name, uint16_t id, uint
 	vdev->config_vector = VIRTIO_NO_VECTOR;
 	pthread_mutex_init(&vdev->lock, NULL);
 	pthread_mutex_init(&vdev->isr_lock, NULL);
-	pci_device_init(&vdev->pci, name, &virtio_pci_ops, VIRTIO_VENDOR, VIRTIO_DEVICE_BASE + id, class_code,
-			VIRTIO_REVISION);
+	pci_device_init(&vdev->pci, name, &virtio_pci_ops, VIRTIO_VENDOR, VIRTIO_DEVICE_BASE + id,
+			class_code, VIRTIO_REVISION);
 	/* 4.1.2.1: the subsystem is free; the type is customary. */
 	pci_device_set_subsystem(&vdev->pci, VIRTIO_VENDOR, 0x1100);
 	pci_device_use_intx(&vdev->pci);
@@ -156,9 +158,11 @@ static void start_queue(struct virtqueue *queue)
 {
 	virtqueue_lock(queue);
 	if (!virtqueue_map(queue))
-		virtio_broken(queue->vdev, "queue %u: bad ring (size %u, parts at %#llx, %#llx, %#llx)", queue->index,
-			      queue->size, (unsigned long long)queue->descriptor_gpa,
-			      (unsigned long long)queue->driver_gpa, (unsigned long long)queue->device_gpa);
+		virtio_broken(queue->vdev,
+			      "queue %u: bad ring (size %u, parts at %#llx, %#llx, %#llx)",
+			      queue->index, queue->size, (unsigned long long)queue->descriptor_gpa,
+			      (unsigned long long)queue->driver_gpa,
+			      (unsigned long long)queue->device_gpa);
 	else
 		atomic_store(&queue->ready, true);
 	virtqueue_unlock(queue);
@@ -187,9 +191,11 @@ bool virtio_write_status(struct virtio_device *vdev, uint8_t value)
 		reset_locked(vdev);
 		return false;
 	}
+	/* 3.1.1 step 6: the driver reads back whether we agree. */
 	if ((value & VIRTIO_STATUS_FEATURES_OK) && !(old & VIRTIO_STATUS_FEATURES_OK) &&
-	    ((vdev->driver_features & ~vdev->features) || !virtio_has_feature(vdev, VIRTIO_F_VERSION_1)))
-		value &= ~VIRTIO_STATUS_FEATURES_OK; /* 3.1.1 step 6: the driver sees that we disagree */
+	    ((vdev->driver_features & ~vdev->features) ||
+	     !virtio_has_feature(vdev, VIRTIO_F_VERSION_1)))
+		value &= ~VIRTIO_STATUS_FEATURES_OK;
 	if (!((value | old) & VIRTIO_STATUS_FEATURES_OK))
 		value &= ~VIRTIO_STATUS_DRIVER_OK;
 	/* Bits are never cleared but by reset (2.1.1). */
@@ -271,7 +277,8 @@ static int after_load(void *object, struct error *err)
 		atomic_store(&queue->ready, false);
 		queue->in_flight = queue->unsignalled = 0;
 		if (!queue_loadable(queue))
-			result = error_set(err, 0, "%s: saved queue %u is impossible", vdev->pci.name, i);
+			result = error_set(err, 0, "%s: saved queue %u is impossible",
+					   vdev->pci.name, i);
 		virtqueue_unlock(queue);
 	}
 	if (result == 0) {

@@ -2,13 +2,14 @@
 /*
  * virtio-blk: a disk.
  *
- * One queue for each vCPU, up to four. A kick is served on the vCPU's own thread: requests that need not wait
- * (reads of what the page cache holds, writes into the page cache, GET_ID) are done there and then, which saves two
- * thread switches and an interrupt to a running guest; the others go to worker threads. Whether a write waits
- * cannot be known beforehand, so the last one tells: after one that took over a millisecond, writes go to the
- * workers for a while.
+ * One queue for each vCPU, up to four. A kick is served on the vCPU's own thread: requests that
+ * need not wait (reads of what the page cache holds, writes into the page cache, GET_ID) are done
+ * there and then, which saves two thread switches and an interrupt to a running guest; the others
+ * go to worker threads. Whether a write waits cannot be known beforehand, so the last one tells:
+ * after one that took over a millisecond, writes go to the workers for a while.
  *
- * A worker's request holds a copy of its chain. Requests in flight are bounded by the queue sizes (virtqueue_pop).
+ * A worker's request holds a copy of its chain. Requests in flight are bounded by the queue sizes
+ * (virtqueue_pop).
  *
  * Source: VIRTIO 1.2, 5.2.
  */
@@ -84,7 +85,7 @@ struct virtio_blk {
 	_Atomic uint64_t writes_inline_after; /* CLOCK_MONOTONIC ns */
 	pthread_mutex_t drain_lock;
 	pthread_cond_t drained;
-	unsigned in_flight; /* requests at the workers */
+	unsigned in_flight;                            /* requests at the workers */
 	struct virtqueue_chain scratch[BLK_QUEUE_MAX]; /* under the queue's lock */
 };
 
@@ -114,12 +115,14 @@ static int check_range(const struct virtio_blk *blk, uint64_t sector, uint64_t l
 {
 	uint64_t size = blk->image->size;
 
-	if (len % SECTOR_SIZE || sector > size >> SECTOR_SHIFT || len > size - (sector << SECTOR_SHIFT))
+	if (len % SECTOR_SIZE || sector > size >> SECTOR_SHIFT ||
+	    len > size - (sector << SECTOR_SHIFT))
 		return -EINVAL;
 	return 0;
 }
 
-static int do_read(struct virtio_blk *blk, struct virtqueue_chain *chain, uint64_t sector, bool may_wait)
+static int do_read(struct virtio_blk *blk, struct virtqueue_chain *chain, uint64_t sector,
+		   bool may_wait)
 {
 	const struct block_image_ops *ops = blk->image->ops;
 	struct iovec *iov = chain->iov + chain->out_count;
@@ -132,8 +135,10 @@ static int do_read(struct virtio_blk *blk, struct virtqueue_chain *chain, uint64
 	if (!may_wait && (len > INLINE_MAX || !ops->try_readv))
 		return -EAGAIN;
 	last->iov_len--;
-	result = may_wait ? ops->readv(blk->image, iov, count - (last->iov_len == 0), sector << SECTOR_SHIFT) :
-			    ops->try_readv(blk->image, iov, count - (last->iov_len == 0), sector << SECTOR_SHIFT);
+	result = may_wait ? ops->readv(blk->image, iov, count - (last->iov_len == 0),
+				       sector << SECTOR_SHIFT) :
+			    ops->try_readv(blk->image, iov, count - (last->iov_len == 0),
+					   sector << SECTOR_SHIFT);
 	last->iov_len++;
 	return result;
 }
@@ -165,7 +170,8 @@ static bool write_may_be_inline(struct virtio_blk *blk, uint64_t sector, uint64_
 	return now_ns() >= atomic_load_explicit(&blk->writes_inline_after, memory_order_relaxed);
 }
 
-static int do_write(struct virtio_blk *blk, struct virtqueue_chain *chain, uint64_t sector, bool may_wait)
+static int do_write(struct virtio_blk *blk, struct virtqueue_chain *chain, uint64_t sector,
+		    bool may_wait)
 {
 	uint64_t len = chain->out_len - HEADER_LEN, start;
 	int count, result = check_range(blk, sector, len);
@@ -183,7 +189,8 @@ static int do_write(struct virtio_blk *blk, struct virtqueue_chain *chain, uint6
 	start = now_ns();
 	result = blk->image->ops->writev(blk->image, iov, count, sector << SECTOR_SHIFT);
 	if (now_ns() - start > SLOW_WRITE_NS)
-		atomic_store_explicit(&blk->writes_inline_after, now_ns() + SLOW_PENALTY_NS, memory_order_relaxed);
+		atomic_store_explicit(&blk->writes_inline_after, now_ns() + SLOW_PENALTY_NS,
+				      memory_order_relaxed);
 	return result;
 }
 
@@ -197,11 +204,13 @@ static int do_range(struct virtio_blk *blk, const uint8_t *range, bool zeroes)
 	if (load_le32(range + 8) > RANGE_SECTORS_MAX || check_range(blk, sector, len) < 0)
 		return -EINVAL;
 	if (zeroes)
-		return blk->image->ops->write_zeroes(blk->image, sector << SECTOR_SHIFT, len, flags & ZEROES_UNMAP);
+		return blk->image->ops->write_zeroes(blk->image, sector << SECTOR_SHIFT, len,
+						     flags & ZEROES_UNMAP);
 	return blk->image->ops->discard(blk->image, sector << SECTOR_SHIFT, len);
 }
 
-static int do_ranges(struct virtio_blk *blk, struct virtqueue_chain *chain, bool zeroes, bool may_wait)
+static int do_ranges(struct virtio_blk *blk, struct virtqueue_chain *chain, bool zeroes,
+		     bool may_wait)
 {
 	uint32_t len = chain->out_len - HEADER_LEN;
 	int result = 0;
@@ -264,10 +273,13 @@ static int perform(struct virtio_blk *blk, struct virtqueue_chain *chain, bool m
 /* Write the status byte, the last of the in part, and give the chain back. Queue locked. */
 static void complete(struct virtqueue *queue, struct virtqueue_chain *chain, int result)
 {
-	uint8_t status = result == 0 ? STATUS_OK : result == -EOPNOTSUPP ? STATUS_UNSUPPORTED : STATUS_IOERR;
+	uint8_t status = result == 0           ? STATUS_OK :
+			 result == -EOPNOTSUPP ? STATUS_UNSUPPORTED :
+						 STATUS_IOERR;
 
 	if (result < 0)
-		trace(TRACE_BLOCK, "%s: request fails: %s", queue->vdev->pci.name, strerror(-result));
+		trace(TRACE_BLOCK, "%s: request fails: %s", queue->vdev->pci.name,
+		      strerror(-result));
 	virtqueue_write(chain, chain->in_len - 1, &status, 1);
 	virtqueue_push(queue, chain, chain->in_len);
 }
@@ -292,7 +304,8 @@ static void run_request(struct block_job *job)
 }
 
 /* False: out of memory. */
-static bool submit(struct virtio_blk *blk, struct virtqueue *queue, const struct virtqueue_chain *chain)
+static bool submit(struct virtio_blk *blk, struct virtqueue *queue,
+		   const struct virtqueue_chain *chain)
 {
 	struct blk_request *request = malloc(sizeof(*request));
 	unsigned count = chain->out_count + chain->in_count;
@@ -331,7 +344,8 @@ static bool serve(struct virtqueue *queue, struct virtqueue_chain *chain)
 	int result;
 
 	if (chain->out_len < HEADER_LEN || chain->in_len < 1) {
-		virtio_broken(&blk->vdev, "queue %u: request without header or status", queue->index);
+		virtio_broken(&blk->vdev, "queue %u: request without header or status",
+			      queue->index);
 		return false;
 	}
 	result = perform(blk, chain, false);
@@ -343,7 +357,8 @@ static bool serve(struct virtqueue *queue, struct virtqueue_chain *chain)
 
 static void blk_notify(struct virtio_device *vdev, unsigned index)
 {
-	virtqueue_serve(&vdev->queues[index], &blk_of(vdev)->scratch[index], 2 * BLK_QUEUE_SIZE, serve);
+	virtqueue_serve(&vdev->queues[index], &blk_of(vdev)->scratch[index], 2 * BLK_QUEUE_SIZE,
+			serve);
 }
 
 /* ---- life ---- */
@@ -360,7 +375,9 @@ static void blk_destroy(struct virtio_device *vdev)
 	free(blk);
 }
 
-static const struct virtio_ops blk_ops = { .notify = blk_notify, .drain = blk_drain, .destroy = blk_destroy };
+static const struct virtio_ops blk_ops = { .notify = blk_notify,
+					   .drain = blk_drain,
+					   .destroy = blk_destroy };
 
 static void fill_config(struct virtio_blk *blk, unsigned queues)
 {
@@ -389,8 +406,8 @@ static void fill_config(struct virtio_blk *blk, unsigned queues)
 	config[CONFIG_ZEROES_MAY_UNMAP] = 1;
 }
 
-struct pci_device *virtio_blk_create(struct pci_bus *bus, int slot, struct block_image *image, const char *serial,
-				     struct error *err)
+struct pci_device *virtio_blk_create(struct pci_bus *bus, int slot, struct block_image *image,
+				     const char *serial, struct error *err)
 {
 	struct virtio_blk *blk = calloc(1, sizeof(*blk));
 	unsigned queues = MIN(MAX(bus->vm->config.cpus, 1u), (unsigned)BLK_QUEUE_MAX);
@@ -415,6 +432,7 @@ struct pci_device *virtio_blk_create(struct pci_bus *bus, int slot, struct block
 	if (serial)
 		snprintf(blk->serial, sizeof(blk->serial), "%s", serial);
 	else
-		snprintf(blk->serial, sizeof(blk->serial), "lodge-disk%u", PCI_SLOT(blk->vdev.pci.devfn));
+		snprintf(blk->serial, sizeof(blk->serial), "lodge-disk%u",
+			 PCI_SLOT(blk->vdev.pci.devfn));
 	return &blk->vdev.pci;
 }

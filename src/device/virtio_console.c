@@ -2,9 +2,9 @@
 /*
  * virtio-console: one port, on a character back end.
  *
- * Output is written on the vCPU's thread. Input arrives on the event-loop thread into a small buffer and moves on to the
- * receive queue from there, or when the guest supplies buffers. What the back end does not take is
- * lost, as on a serial line without flow control.
+ * Output is written on the vCPU's thread. Input arrives on the event-loop thread into a small
+ * buffer and moves on to the receive queue from there, or when the guest supplies buffers. What the
+ * back end does not take is lost, as on a serial line without flow control.
  *
  * Source: VIRTIO 1.2, 5.3. Left out: several ports and their control queues.
  */
@@ -106,7 +106,8 @@ static void console_receive(void *opaque, const uint8_t *data, size_t len)
 
 	virtqueue_lock(queue);
 	for (size_t i = 0; i < len && console->input_len < INPUT_SIZE; i++)
-		console->input[(console->input_start + console->input_len++) % INPUT_SIZE] = data[i];
+		console->input[(console->input_start + console->input_len++) % INPUT_SIZE] =
+			data[i];
 	deliver_input(console);
 	virtqueue_unlock(queue);
 }
@@ -125,8 +126,8 @@ static void supply_buffers(struct virtio_console *console)
 static void console_notify(struct virtio_device *vdev, unsigned index)
 {
 	if (index == TRANSMIT_QUEUE)
-		virtqueue_serve(&vdev->queues[index], &console_of(vdev)->transmit_scratch, 2 * CONSOLE_QUEUE_SIZE,
-				transmit);
+		virtqueue_serve(&vdev->queues[index], &console_of(vdev)->transmit_scratch,
+				2 * CONSOLE_QUEUE_SIZE, transmit);
 	else
 		supply_buffers(console_of(vdev));
 }
@@ -178,7 +179,8 @@ static const struct state_table console_state = {
 	.after_load = after_load,
 };
 
-struct pci_device *virtio_console_create(struct pci_bus *bus, int slot, struct char_backend *chr, struct error *err)
+struct pci_device *virtio_console_create(struct pci_bus *bus, int slot, struct char_backend *chr,
+					 struct error *err)
 {
 	struct virtio_console *console = calloc(1, sizeof(*console));
 
@@ -186,7 +188,8 @@ struct pci_device *virtio_console_create(struct pci_bus *bus, int slot, struct c
 		error_set(err, 0, "cannot create virtio-console: out of memory");
 		return NULL;
 	}
-	virtio_init(&console->vdev, "virtio-console", VIRTIO_ID_CONSOLE, CONSOLE_CLASS, &console_ops);
+	virtio_init(&console->vdev, "virtio-console", VIRTIO_ID_CONSOLE, CONSOLE_CLASS,
+		    &console_ops);
 	console->vdev.features |= BIT64(CONSOLE_F_EMERGENCY_WRITE);
 	console->vdev.config_len = CONFIG_LEN;
 	virtio_add_queue(&console->vdev, CONSOLE_QUEUE_SIZE);

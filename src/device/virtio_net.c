@@ -2,17 +2,19 @@
 /*
  * virtio-net: an Ethernet card.
  *
- * Transmit: back ends live on the event-loop thread, so a kick only makes sure that the loop will look
- * at the queue (one flag, and a wake-up if the flag was clear); the loop takes the frames straight from guest memory.
- * Receive: the back end hands frames over on the loop thread; they are copied into the guest's buffers, or wait
- * in a bounded list until it supplies some. Interrupts are sent once for each burst.
+ * Transmit: back ends live on the event-loop thread, so a kick only makes sure that the loop will
+ * look at the queue (one flag, and a wake-up if the flag was clear); the loop takes the frames
+ * straight from guest memory. Receive: the back end hands frames over on the loop thread; they are
+ * copied into the guest's buffers, or wait in a bounded list until it supplies some. Interrupts are
+ * sent once for each burst.
  *
- * Offloads: the guest may leave out checksums, which are filled in here by the host's own instructions, and, if the back end
- * takes long frames, TCP segmentation, which then nobody needs to do at all. The other way, segments of one connection that
- * arrive in a burst are joined (net/merge.h).
+ * Offloads: the guest may leave out checksums, which are filled in here by the host's own
+ * instructions, and, if the back end takes long frames, TCP segmentation, which then nobody needs
+ * to do at all. The other way, segments of one connection that arrive in a burst are joined
+ * (net/merge.h).
  *
- * Locks: the transmit queue's is held around the back end's send(), which may answer at once and so take the receive
- * queue's; never the other way round.
+ * Locks: the transmit queue's is held around the back end's send(), which may answer at once and so
+ * take the receive queue's; never the other way round.
  *
  * Source: VIRTIO 1.2, 5.1.
  */
@@ -27,7 +29,8 @@
 #define NET_CONTROL_SIZE 64
 #define NET_CLASS 0x020000 /* Ethernet controller */
 #define TRANSMIT_BUDGET 128
-#define MERGE_MAX 24 /* buffers one received frame may take: 32 KiB in those of an Ethernet frame's length */
+#define MERGE_MAX                                                                                  \
+	24 /* buffers one received frame may take: 32 KiB in those of an Ethernet frame's length */
 #define WAITING_FRAMES_MAX 1024
 #define WAITING_BYTES_MAX MIB(4)
 
@@ -117,7 +120,8 @@ static uint16_t checksum(const uint8_t *data, size_t len)
 	return ~sum;
 }
 
-/* The driver left the sum of the pseudo header in the field. False: the header points outside the frame. */
+/* The driver left the sum of the pseudo header in the field. False: the header points outside
+ * the frame. */
 static bool fill_checksum(const struct net_header *header, uint8_t *frame, size_t len)
 {
 	size_t field = (size_t)header->csum_start + header->csum_offset;
@@ -145,7 +149,8 @@ static bool transmit(struct virtqueue *queue, struct virtqueue_chain *chain)
 	if (len >= ETHERNET_HEADER && len <= sizeof(self->frame)) {
 		/* A copy, since the guest may change the frame while the back end reads it. */
 		virtqueue_read(chain, sizeof(header), self->frame, len);
-		if (!(header.flags & HEADER_NEEDS_CSUM) || fill_checksum(&header, self->frame, len)) {
+		if (!(header.flags & HEADER_NEEDS_CSUM) ||
+		    fill_checksum(&header, self->frame, len)) {
 			trace(TRACE_NET, "%s: transmit %zu bytes", queue->vdev->pci.name, len);
 			self->net->ops->send(self->net, self->frame, len);
 		}
@@ -162,7 +167,8 @@ static void run_transmit(void *opaque)
 	struct virtio_net *self = opaque;
 
 	atomic_store(&self->transmit_scheduled, false);
-	virtqueue_serve(&self->vdev.queues[TRANSMIT_QUEUE], &self->transmit_scratch, TRANSMIT_BUDGET, transmit);
+	virtqueue_serve(&self->vdev.queues[TRANSMIT_QUEUE], &self->transmit_scratch,
+			TRANSMIT_BUDGET, transmit);
 	receive_done(self);
 }
 
@@ -171,7 +177,8 @@ static void run_transmit(void *opaque)
 enum take { TAKEN, NO_BUFFERS, TOO_LARGE };
 
 /* Pop buffers for total bytes into receive_chains; unless TAKEN, nothing has happened. */
-static enum take take_buffers(struct virtio_net *self, size_t total, uint32_t *written, unsigned *count)
+static enum take take_buffers(struct virtio_net *self, size_t total, uint32_t *written,
+			      unsigned *count)
 {
 	struct virtqueue *queue = &self->vdev.queues[RECEIVE_QUEUE];
 	struct virtqueue_mark mark = virtqueue_mark(queue);
@@ -198,9 +205,10 @@ static enum take take_buffers(struct virtio_net *self, size_t total, uint32_t *w
 	return result;
 }
 
-/* Copy a frame with its header into the guest's buffers. False: there are none now. A frame that its buffers cannot hold is
- * dropped. */
-static bool deliver(struct virtio_net *self, struct net_header header, const uint8_t *frame, size_t len)
+/* Copy a frame with its header into the guest's buffers. False: there are none now. A frame that
+ * its buffers cannot hold is dropped. */
+static bool deliver(struct virtio_net *self, struct net_header header, const uint8_t *frame,
+		    size_t len)
 {
 	struct virtqueue *queue = &self->vdev.queues[RECEIVE_QUEUE];
 	uint32_t written[MERGE_MAX];
@@ -252,11 +260,13 @@ static void deliver_waiting(struct virtio_net *self)
 	virtqueue_want_kicks(queue, false);
 }
 
-static void keep_waiting(struct virtio_net *self, struct net_header header, const uint8_t *data, size_t len)
+static void keep_waiting(struct virtio_net *self, struct net_header header, const uint8_t *data,
+			 size_t len)
 {
 	struct waiting_frame *frame;
 
-	if (self->waiting_count >= WAITING_FRAMES_MAX || self->waiting_bytes + len > WAITING_BYTES_MAX)
+	if (self->waiting_count >= WAITING_FRAMES_MAX ||
+	    self->waiting_bytes + len > WAITING_BYTES_MAX)
 		return; /* dropped, as on a busy wire */
 	frame = malloc(sizeof(*frame) + len);
 	if (!frame)
@@ -272,7 +282,8 @@ static void keep_waiting(struct virtio_net *self, struct net_header header, cons
 }
 
 /* To the guest now, or to the end of those that wait. Queue locked, as below. */
-static void pass_on(struct virtio_net *self, struct net_header header, const uint8_t *frame, size_t len)
+static void pass_on(struct virtio_net *self, struct net_header header, const uint8_t *frame,
+		    size_t len)
 {
 	if (self->waiting || !deliver(self, header, frame, len))
 		keep_waiting(self, header, frame, len);
@@ -342,7 +353,8 @@ static void receive_done(void *opaque)
 	virtqueue_unlock(queue);
 }
 
-static const struct net_frontend_ops frontend_ops = { .receive = receive, .receive_done = receive_done };
+static const struct net_frontend_ops frontend_ops = { .receive = receive,
+						      .receive_done = receive_done };
 
 /* ---- control ---- */
 
@@ -353,12 +365,13 @@ static bool run_command(struct virtio_net *self, const struct virtqueue_chain *c
 	if (virtqueue_read(chain, 0, command, sizeof(command)) != sizeof(command))
 		return false;
 	if (command[0] == CONTROL_RX)
-		return true; /* nothing is filtered out: the back end sends only what is for this card */
+		return true; /* the back end sends only what is for this card */
 	if (command[0] != CONTROL_MAC)
 		return false;
 	if (command[1] == CONTROL_MAC_TABLE_SET)
 		return true;
-	if (command[1] != CONTROL_MAC_ADDR_SET || virtqueue_read(chain, 2, mac, sizeof(mac)) != sizeof(mac))
+	if (command[1] != CONTROL_MAC_ADDR_SET ||
+	    virtqueue_read(chain, 2, mac, sizeof(mac)) != sizeof(mac))
 		return false;
 	memcpy(self->vdev.config + CONFIG_MAC, mac, sizeof(mac));
 	return true;
@@ -419,10 +432,12 @@ static void net_release(struct virtio_device *vdev)
 	free(self);
 }
 
-static const struct virtio_ops net_ops = { .notify = net_notify, .reset = net_reset, .destroy = net_release };
+static const struct virtio_ops net_ops = { .notify = net_notify,
+					   .reset = net_reset,
+					   .destroy = net_release };
 
-struct pci_device *virtio_net_create(struct pci_bus *bus, int slot, struct net_backend *net, const uint8_t mac[6],
-				     struct error *err)
+struct pci_device *virtio_net_create(struct pci_bus *bus, int slot, struct net_backend *net,
+				     const uint8_t mac[6], struct error *err)
 {
 	struct virtio_net *self = calloc(1, sizeof(*self));
 
@@ -432,9 +447,10 @@ struct pci_device *virtio_net_create(struct pci_bus *bus, int slot, struct net_b
 	}
 	self->waiting_tail = &self->waiting;
 	virtio_init(&self->vdev, "virtio-net", VIRTIO_ID_NET, NET_CLASS, &net_ops);
-	self->vdev.features |= BIT64(NET_F_CSUM) | BIT64(NET_F_GUEST_CSUM) | BIT64(NET_F_GUEST_TSO4) | BIT64(NET_F_MAC) |
-			       BIT64(NET_F_MRG_RXBUF) | BIT64(NET_F_STATUS) | BIT64(NET_F_CTRL_VQ) |
-			       BIT64(NET_F_CTRL_RX) | BIT64(NET_F_CTRL_MAC_ADDR);
+	self->vdev.features |= BIT64(NET_F_CSUM) | BIT64(NET_F_GUEST_CSUM) |
+			       BIT64(NET_F_GUEST_TSO4) | BIT64(NET_F_MAC) | BIT64(NET_F_MRG_RXBUF) |
+			       BIT64(NET_F_STATUS) | BIT64(NET_F_CTRL_VQ) | BIT64(NET_F_CTRL_RX) |
+			       BIT64(NET_F_CTRL_MAC_ADDR);
 	if (net->large_frames)
 		self->vdev.features |= BIT64(NET_F_HOST_TSO4);
 	self->vdev.config_len = CONFIG_LEN;
@@ -444,7 +460,8 @@ struct pci_device *virtio_net_create(struct pci_bus *bus, int slot, struct net_b
 	virtio_add_queue(&self->vdev, NET_QUEUE_SIZE);
 	virtio_add_queue(&self->vdev, NET_CONTROL_SIZE);
 	if (virtio_plug(&self->vdev, bus, slot, err) < 0) {
-		net_release(&self->vdev); /* self->net is not set: the back end stays the caller's */
+		net_release(
+			&self->vdev); /* self->net is not set: the back end stays the caller's */
 		return NULL;
 	}
 	self->net = net;

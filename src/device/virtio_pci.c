@@ -2,13 +2,14 @@
 /*
  * virtio over PCI, modern interface only.
  *
- * BAR 1 holds MSI-X. BAR 4 holds the four structures, a page each, every one a window (and so an I/O region) of its own: a
- * kick goes from the bus straight to notify_write().
+ * BAR 1 holds MSI-X. BAR 4 holds the four structures, a page each, every one a window (and so an
+ * I/O region) of its own: a kick goes from the bus straight to notify_write().
  *
- *   0x0000 common configuration   0x1000 ISR   0x2000 device configuration   0x3000 notification, 4 bytes a queue
+ *   0x0000 common configuration   0x1000 ISR
+ *   0x2000 device configuration   0x3000 notification, 4 bytes a queue
  *
- * The same structures can be reached through configuration space by the PCI configuration access capability (4.1.4.9), which
- * some firmware uses before it maps BARs.
+ * The same structures can be reached through configuration space by the PCI configuration access
+ * capability (4.1.4.9), which some firmware uses before it maps BARs.
  *
  * Source: VIRTIO 1.2, 4.1.
  */
@@ -95,7 +96,9 @@ static uint32_t read_common(struct virtio_device *vdev, uint64_t offset)
 	case COMMON_DEVICE_FEATURE_SELECT:
 		return vdev->device_feature_select;
 	case COMMON_DEVICE_FEATURE:
-		return vdev->device_feature_select < 2 ? vdev->features >> 32 * vdev->device_feature_select : 0;
+		return vdev->device_feature_select < 2 ?
+			       vdev->features >> 32 * vdev->device_feature_select :
+			       0;
 	case COMMON_DRIVER_FEATURE_SELECT:
 		return vdev->driver_feature_select;
 	case COMMON_DRIVER_FEATURE:
@@ -136,7 +139,8 @@ static uint16_t valid_vector(const struct virtio_device *vdev, uint16_t vector)
 
 static void set_half(uint64_t *address, bool high, uint32_t value)
 {
-	*address = high ? (*address & UINT32_MAX) | (uint64_t)value << 32 : (*address & ~(uint64_t)UINT32_MAX) | value;
+	*address = high ? (*address & UINT32_MAX) | (uint64_t)value << 32 :
+			  (*address & ~(uint64_t)UINT32_MAX) | value;
 }
 
 static void write_queue(struct virtqueue *queue, uint64_t offset, uint32_t value)
@@ -181,7 +185,8 @@ static void write_driver_feature(struct virtio_device *vdev, uint32_t value)
 {
 	unsigned shift = 32 * vdev->driver_feature_select;
 
-	if (vdev->driver_feature_select > 1 || (atomic_load(&vdev->status) & VIRTIO_STATUS_FEATURES_OK))
+	if (vdev->driver_feature_select > 1 ||
+	    (atomic_load(&vdev->status) & VIRTIO_STATUS_FEATURES_OK))
 		return;
 	vdev->driver_features &= ~((uint64_t)UINT32_MAX << shift);
 	vdev->driver_features |= (uint64_t)value << shift;
@@ -263,7 +268,8 @@ static void device_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 {
 	struct virtio_device *vdev = opaque;
 
-	if (!vdev->ops->config_written || offset >= vdev->config_len || size > vdev->config_len - offset)
+	if (!vdev->ops->config_written || offset >= vdev->config_len ||
+	    size > vdev->config_len - offset)
 		return;
 	pthread_mutex_lock(&vdev->lock);
 	memcpy(vdev->config + offset, &value, size);
@@ -293,7 +299,8 @@ static const struct io_ops notify_ops = { notify_read, notify_write, 1, 4 };
 /* struct virtio_pci_cap (4.1.4). */
 enum { CAP_TYPE = 3, CAP_BAR = 4, CAP_WHERE = 8, CAP_LENGTH = 12, CAP_EXTRA = 16 };
 
-static unsigned add_structure(struct virtio_device *vdev, uint8_t type, uint32_t where, uint32_t length, unsigned extra)
+static unsigned add_structure(struct virtio_device *vdev, uint8_t type, uint32_t where,
+			      uint32_t length, unsigned extra)
 {
 	unsigned at = pci_device_add_capability(&vdev->pci, PCI_CAP_ID_VENDOR, CAP_EXTRA + extra);
 	uint8_t *cap = vdev->pci.config + at;
@@ -314,38 +321,46 @@ int virtio_pci_build(struct virtio_device *vdev, struct error *err)
 	unsigned notify;
 
 	pci_device_add_bar(pci, VIRTIO_BAR, PCI_BAR_MEMORY64, BAR_SIZE, true);
-	pci_device_add_window(pci, VIRTIO_BAR, "virtio-common", COMMON_OFFSET, WINDOW_SIZE, &common_ops, vdev);
-	pci_device_add_window(pci, VIRTIO_BAR, "virtio-isr", ISR_OFFSET, WINDOW_SIZE, &isr_ops, vdev);
-	pci_device_add_window(pci, VIRTIO_BAR, "virtio-device", DEVICE_OFFSET, WINDOW_SIZE, &device_ops, vdev);
-	pci_device_add_window(pci, VIRTIO_BAR, "virtio-notify", NOTIFY_OFFSET, WINDOW_SIZE, &notify_ops, vdev);
+	pci_device_add_window(pci, VIRTIO_BAR, "virtio-common", COMMON_OFFSET, WINDOW_SIZE,
+			      &common_ops, vdev);
+	pci_device_add_window(pci, VIRTIO_BAR, "virtio-isr", ISR_OFFSET, WINDOW_SIZE, &isr_ops,
+			      vdev);
+	pci_device_add_window(pci, VIRTIO_BAR, "virtio-device", DEVICE_OFFSET, WINDOW_SIZE,
+			      &device_ops, vdev);
+	pci_device_add_window(pci, VIRTIO_BAR, "virtio-notify", NOTIFY_OFFSET, WINDOW_SIZE,
+			      &notify_ops, vdev);
 	if (msix_add(pci, MSIX_BAR, vdev->queue_count + 1, err) < 0)
 		return -1;
 	add_structure(vdev, CAP_COMMON, COMMON_OFFSET, COMMON_LEN, 0);
 	add_structure(vdev, CAP_ISR, ISR_OFFSET, 1, 0);
 	if (vdev->config_len)
 		add_structure(vdev, CAP_DEVICE, DEVICE_OFFSET, vdev->config_len, 0);
-	notify = add_structure(vdev, CAP_NOTIFY, NOTIFY_OFFSET, vdev->queue_count * NOTIFY_MULTIPLIER, 4);
+	notify = add_structure(vdev, CAP_NOTIFY, NOTIFY_OFFSET,
+			       vdev->queue_count * NOTIFY_MULTIPLIER, 4);
 	if (!notify)
-		return error_set(err, 0, "cannot create %s: configuration space is full", pci->name);
+		return error_set(err, 0, "cannot create %s: configuration space is full",
+				 pci->name);
 	store_le32(pci->config + notify + CAP_EXTRA, NOTIFY_MULTIPLIER);
 	vdev->access_capability = add_structure(vdev, CAP_PCI_ACCESS, 0, 0, 4);
 	if (!vdev->access_capability)
-		return error_set(err, 0, "cannot create %s: configuration space is full", pci->name);
+		return error_set(err, 0, "cannot create %s: configuration space is full",
+				 pci->name);
 	pci->write_mask[vdev->access_capability + CAP_BAR] = 0xff;
 	memset(pci->write_mask + vdev->access_capability + CAP_WHERE, 0xff, 12);
 	return 0;
 }
 
 /* What the access capability points at: the operations there, or NULL. */
-static const struct pci_window *access_window(struct virtio_device *vdev, uint64_t *offset, unsigned *size)
+static const struct pci_window *access_window(struct virtio_device *vdev, uint64_t *offset,
+					      unsigned *size)
 {
 	const uint8_t *cap = vdev->pci.config + vdev->access_capability;
 	const struct pci_bar *bar = &vdev->pci.bars[VIRTIO_BAR];
 	uint32_t where = load_le32(cap + CAP_WHERE);
 
 	*size = load_le32(cap + CAP_LENGTH);
-	if (cap[CAP_BAR] != VIRTIO_BAR || (*size != 1 && *size != 2 && *size != 4) || where % *size ||
-	    where >= BAR_SIZE)
+	if (cap[CAP_BAR] != VIRTIO_BAR || (*size != 1 && *size != 2 && *size != 4) ||
+	    where % *size || where >= BAR_SIZE)
 		return NULL;
 	*offset = where % WINDOW_SIZE;
 	return &bar->windows[where / WINDOW_SIZE];
@@ -383,10 +398,12 @@ static void pci_after_write(struct pci_device *pci, unsigned offset, unsigned si
 	if (master && !vdev->was_master)
 		virtio_kick_all(vdev);
 	vdev->was_master = master;
-	if (touches_data(vdev, offset, size) && (window = access_window(vdev, &where, &len)) != NULL) {
+	if (touches_data(vdev, offset, size) &&
+	    (window = access_window(vdev, &where, &len)) != NULL) {
 		uint32_t value = load_le32(pci->config + vdev->access_capability + CAP_EXTRA);
 
-		window->ops->write(window->opaque, where, len == 4 ? value : value & ((1u << 8 * len) - 1), len);
+		window->ops->write(window->opaque, where,
+				   len == 4 ? value : value & ((1u << 8 * len) - 1), len);
 	}
 }
 

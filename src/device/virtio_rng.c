@@ -2,7 +2,8 @@
 /*
  * virtio-rng: random bytes from the host's getrandom(2), which never waits once the host is up.
  *
- * Served on the vCPU's thread. A buffer gets at most 4 KiB at a time: the driver asks again for more.
+ * Served on the vCPU's thread. A buffer gets at most 4 KiB at a time: the driver asks again for
+ * more.
  *
  * Source: VIRTIO 1.2, 5.4.
  */
@@ -26,7 +27,8 @@ static void fill(struct virtqueue_chain *chain, uint32_t len)
 	uint8_t bytes[256];
 
 	for (uint32_t done = 0; done < len;) {
-		ssize_t n = getrandom(bytes, MIN(len - done, sizeof(bytes)), 0); /* up to 256 bytes: all or EINTR */
+		ssize_t n = getrandom(bytes, MIN(len - done, sizeof(bytes)),
+				      0); /* up to 256 bytes: all or EINTR */
 
 		if (n <= 0)
 			continue;

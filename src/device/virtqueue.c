@@ -2,10 +2,11 @@
 /*
  * Virtqueues: what the two ring formats share.
  *
- * The rings live in guest memory and the guest is free to write anything anywhere at any time. So: ring addresses are
- * translated once, when the queue is enabled (guest RAM never moves); every field is read once into a
- * local and checked there; a chain ends after VIRTQUEUE_CHAIN_MAX buffers whatever it says; and no more chains are in
- * flight than the ring has entries. A violation stops the device (virtio_broken), it never stops Lodge.
+ * The rings live in guest memory and the guest is free to write anything anywhere at any time. So:
+ * ring addresses are translated once, when the queue is enabled (guest RAM never moves); every
+ * field is read once into a local and checked there; a chain ends after VIRTQUEUE_CHAIN_MAX buffers
+ * whatever it says; and no more chains are in flight than the ring has entries. A violation stops
+ * the device (virtio_broken), it never stops Lodge.
  *
  * Source: VIRTIO 1.2, 2.6 to 2.8.
  */
@@ -16,7 +17,8 @@
 
 /* ---- chains ---- */
 
-int chain_append(struct virtqueue *queue, struct virtqueue_chain *chain, uint64_t gpa, uint32_t len, bool write)
+int chain_append(struct virtqueue *queue, struct virtqueue_chain *chain, uint64_t gpa, uint32_t len,
+		 bool write)
 {
 	struct virtio_device *vdev = queue->vdev;
 	unsigned n = chain->out_count + chain->in_count;
@@ -54,13 +56,14 @@ const uint8_t *chain_indirect(struct virtqueue *queue, uint64_t gpa, uint32_t le
 
 	*count = len / 16;
 	if (!queue->indirect || len % 16 || *count == 0 || *count > VIRTQUEUE_CHAIN_MAX) {
-		virtio_broken(queue->vdev, "queue %u: bad indirect descriptor (length %u)", queue->index, len);
+		virtio_broken(queue->vdev, "queue %u: bad indirect descriptor (length %u)",
+			      queue->index, len);
 		return NULL;
 	}
 	table = guest_memory_host(&queue->vdev->vm->memory, gpa, len, false);
 	if (!table)
-		virtio_broken(queue->vdev, "queue %u: indirect table %#llx+%#x is not in RAM", queue->index,
-			      (unsigned long long)gpa, len);
+		virtio_broken(queue->vdev, "queue %u: indirect table %#llx+%#x is not in RAM",
+			      queue->index, (unsigned long long)gpa, len);
 	return table;
 }
 
@@ -84,11 +87,13 @@ size_t virtqueue_read(const struct virtqueue_chain *chain, size_t offset, void *
 	return done;
 }
 
-size_t virtqueue_write(const struct virtqueue_chain *chain, size_t offset, const void *buf, size_t len)
+size_t virtqueue_write(const struct virtqueue_chain *chain, size_t offset, const void *buf,
+		       size_t len)
 {
 	size_t done = 0;
 
-	for (unsigned i = chain->out_count; i < chain->out_count + chain->in_count && done < len; i++) {
+	for (unsigned i = chain->out_count; i < chain->out_count + chain->in_count && done < len;
+	     i++) {
 		const struct iovec *iov = &chain->iov[i];
 		size_t n;
 
@@ -124,20 +129,23 @@ int virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
 	if (result <= 0)
 		return result;
 	if (queue->in_flight >= queue->size) {
-		virtio_broken(queue->vdev, "queue %u: more buffers in flight than the queue is long",
+		virtio_broken(queue->vdev,
+			      "queue %u: more buffers in flight than the queue is long",
 			      queue->index);
 		return -1;
 	}
 	queue->in_flight++;
-	trace(TRACE_VIRTIO, "%s: queue %u: pop id %u, %u bytes out, %u in", queue->vdev->pci.name, queue->index,
-	      chain->id, chain->out_len, chain->in_len);
+	trace(TRACE_VIRTIO, "%s: queue %u: pop id %u, %u bytes out, %u in", queue->vdev->pci.name,
+	      queue->index, chain->id, chain->out_len, chain->in_len);
 	return 1;
 }
 
 /* Say which bytes changed, for translated code and the dirty log. */
-static void report_written(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written)
+static void report_written(struct virtqueue *queue, const struct virtqueue_chain *chain,
+			   uint32_t written)
 {
-	for (unsigned i = chain->out_count; i < chain->out_count + chain->in_count && written; i++) {
+	for (unsigned i = chain->out_count; i < chain->out_count + chain->in_count && written;
+	     i++) {
 		uint32_t n = MIN(chain->iov[i].iov_len, written);
 
 		guest_memory_written(queue->vdev->vm, chain->gpa[i], n);
@@ -145,13 +153,13 @@ static void report_written(struct virtqueue *queue, const struct virtqueue_chain
 	}
 }
 
-void virtqueue_push_all(struct virtqueue *queue, const struct virtqueue_chain *chains, const uint32_t *written,
-			unsigned count)
+void virtqueue_push_all(struct virtqueue *queue, const struct virtqueue_chain *chains,
+			const uint32_t *written, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++) {
 		report_written(queue, &chains[i], written[i]);
-		trace(TRACE_VIRTIO, "%s: queue %u: push id %u, %u bytes written", queue->vdev->pci.name,
-		      queue->index, chains[i].id, written[i]);
+		trace(TRACE_VIRTIO, "%s: queue %u: push id %u, %u bytes written",
+		      queue->vdev->pci.name, queue->index, chains[i].id, written[i]);
 	}
 	queue->in_flight -= MIN(count, queue->in_flight);
 	if (!atomic_load_explicit(&queue->ready, memory_order_acquire))
@@ -192,7 +200,8 @@ void virtqueue_want_kicks(struct virtqueue *queue, bool want)
 {
 	if (!usable(queue))
 		return;
-	/* With event indexes the place of the wanted kick moves with the ring, so it is written each time. */
+	/* With event indexes the place of the wanted kick moves with the ring, so it is written
+	 * each time. */
 	if (want == queue->kicks_wanted && !(want && queue->event_idx))
 		return;
 	queue->kicks_wanted = want;
@@ -254,11 +263,13 @@ bool virtqueue_map(struct virtqueue *queue)
 	if (n == 0 || n > queue->size_max || (!queue->packed && (n & (n - 1))))
 		return false;
 	/* Alignment: 2.7 and 2.8 (tables of the three parts). */
-	if (queue->descriptor_gpa % 16 || queue->driver_gpa % (queue->packed ? 4 : 2) || queue->device_gpa % 4)
+	if (queue->descriptor_gpa % 16 || queue->driver_gpa % (queue->packed ? 4 : 2) ||
+	    queue->device_gpa % 4)
 		return false;
 	driver_len = queue->packed ? 4 : 6 + 2 * n;
 	device_len = queue->packed ? 4 : 6 + 8 * n;
-	queue->descriptors = guest_memory_host(memory, queue->descriptor_gpa, 16 * n, queue->packed);
+	queue->descriptors =
+		guest_memory_host(memory, queue->descriptor_gpa, 16 * n, queue->packed);
 	queue->driver = guest_memory_host(memory, queue->driver_gpa, driver_len, false);
 	queue->device = guest_memory_host(memory, queue->device_gpa, device_len, true);
 	queue->kicks_wanted = true;

@@ -14,19 +14,22 @@
 
 /* As virtqueue_pop() etc., for one format. */
 int split_pop(struct virtqueue *queue, struct virtqueue_chain *chain);
-void split_push(struct virtqueue *queue, const struct virtqueue_chain *chains, const uint32_t *written, unsigned count);
+void split_push(struct virtqueue *queue, const struct virtqueue_chain *chains,
+		const uint32_t *written, unsigned count);
 bool split_empty(struct virtqueue *queue);
 bool split_wants_interrupt(struct virtqueue *queue);
 void split_want_kicks(struct virtqueue *queue, bool want);
 
 int packed_pop(struct virtqueue *queue, struct virtqueue_chain *chain);
-void packed_push(struct virtqueue *queue, const struct virtqueue_chain *chains, const uint32_t *written, unsigned count);
+void packed_push(struct virtqueue *queue, const struct virtqueue_chain *chains,
+		 const uint32_t *written, unsigned count);
 bool packed_empty(struct virtqueue *queue);
 bool packed_wants_interrupt(struct virtqueue *queue);
 void packed_want_kicks(struct virtqueue *queue, bool want);
 
 /* Append a buffer of the chain after checking it. 0, or -1: broken (reported). */
-int chain_append(struct virtqueue *queue, struct virtqueue_chain *chain, uint64_t gpa, uint32_t len, bool write);
+int chain_append(struct virtqueue *queue, struct virtqueue_chain *chain, uint64_t gpa, uint32_t len,
+		 bool write);
 /* Host address of an indirect table and its number of entries; NULL: broken (reported). */
 const uint8_t *chain_indirect(struct virtqueue *queue, uint64_t gpa, uint32_t len, unsigned *count);
 
@@ -44,7 +47,8 @@ struct ring_descriptor {
 	};
 };
 
-/* Copy one out of guest memory, once: the barrier keeps the compiler from reading it again. Indirect tables may be unaligned. */
+/* Copy one out of guest memory, once: the barrier keeps the compiler from reading it again.
+ * Indirect tables may be unaligned. */
 static inline struct ring_descriptor ring_load_descriptor(const uint8_t *table, unsigned n)
 {
 	struct ring_descriptor desc;
@@ -60,7 +64,8 @@ static inline bool event_passed(uint16_t event, uint16_t new_index, uint16_t old
 	return (uint16_t)(new_index - event - 1) < (uint16_t)(new_index - old_index);
 }
 
-/* Guest memory is shared with running vCPUs: every ring field is read and written exactly once, atomically. */
+/* Guest memory is shared with running vCPUs: every ring field is read and written exactly once,
+ * atomically. */
 static inline uint16_t ring_load16(const uint8_t *p)
 {
 	return __atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_RELAXED);

@@ -2,12 +2,13 @@
 /*
  * Packed virtqueues (VIRTIO 1.2, 2.8).
  *
- *   one ring: size x { le64 address, le32 length, le16 id, le16 flags }, read and written by both sides
+ *   one ring, written by both sides: size x { le64 address, le32 length, le16 id, le16 flags }
  *   driver area, device area (event suppression): le16 offset | wrap << 15, le16 flags
  *
- * An entry is available when its AVAIL bit equals our wrap counter and its USED bit does not; we mark it used by making both
- * equal to ours. next_avail and next_used are positions in the ring. A chain that took k entries is
- * returned with one used entry, and the next one goes k places further on.
+ * An entry is available when its AVAIL bit equals our wrap counter and its USED bit does not; we
+ * mark it used by making both equal to ours. next_avail and next_used are positions in the ring. A
+ * chain that took k entries is returned with one used entry, and the next one goes k places further
+ * on.
  */
 #include "device/virtqueue.h"
 
@@ -34,10 +35,12 @@ static bool is_available(uint16_t flags, bool wrap)
 
 bool packed_empty(struct virtqueue *queue)
 {
-	return !is_available(ring_load16_acquire(entry(queue, queue->next_avail) + 14), queue->avail_wrap);
+	return !is_available(ring_load16_acquire(entry(queue, queue->next_avail) + 14),
+			     queue->avail_wrap);
 }
 
-static int append_indirect(struct virtqueue *queue, struct virtqueue_chain *chain, uint64_t gpa, uint32_t len)
+static int append_indirect(struct virtqueue *queue, struct virtqueue_chain *chain, uint64_t gpa,
+			   uint32_t len)
 {
 	unsigned count;
 	const uint8_t *table = chain_indirect(queue, gpa, len, &count);
@@ -48,7 +51,8 @@ static int append_indirect(struct virtqueue *queue, struct virtqueue_chain *chai
 	for (unsigned i = 0; i < count; i++) {
 		struct ring_descriptor desc = ring_load_descriptor(table, i);
 
-		if (chain_append(queue, chain, desc.gpa, desc.len, desc.packed.flags & DESC_WRITE) < 0)
+		if (chain_append(queue, chain, desc.gpa, desc.len, desc.packed.flags & DESC_WRITE) <
+		    0)
 			return -1;
 	}
 	return 0;
@@ -78,7 +82,8 @@ int packed_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
 		struct ring_descriptor desc = ring_load_descriptor(queue->descriptors, position);
 
 		if (chain->ring_slots == queue->size) {
-			virtio_broken(queue->vdev, "queue %u: descriptor chain longer than the queue",
+			virtio_broken(queue->vdev,
+				      "queue %u: descriptor chain longer than the queue",
 				      queue->index);
 			return -1;
 		}
@@ -86,7 +91,9 @@ int packed_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
 		flags = desc.packed.flags;
 		if (flags & DESC_INDIRECT) {
 			if (chain->ring_slots || (flags & DESC_NEXT)) {
-				virtio_broken(queue->vdev, "queue %u: misplaced indirect descriptor", queue->index);
+				virtio_broken(queue->vdev,
+					      "queue %u: misplaced indirect descriptor",
+					      queue->index);
 				return -1;
 			}
 			if (append_indirect(queue, chain, desc.gpa, desc.len) < 0)
@@ -103,14 +110,16 @@ int packed_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
 }
 
 /* The first entry's flags go last: the guest stops at it until the others are complete. */
-void packed_push(struct virtqueue *queue, const struct virtqueue_chain *chains, const uint32_t *written, unsigned count)
+void packed_push(struct virtqueue *queue, const struct virtqueue_chain *chains,
+		 const uint32_t *written, unsigned count)
 {
 	uint8_t *first = entry(queue, queue->next_used);
 	uint16_t first_flags = 0;
 
 	for (unsigned i = 0; i < count; i++) {
 		uint8_t *p = entry(queue, queue->next_used);
-		uint16_t flags = (queue->used_wrap ? FLAG_AVAIL | FLAG_USED : 0) | (written[i] ? DESC_WRITE : 0);
+		uint16_t flags = (queue->used_wrap ? FLAG_AVAIL | FLAG_USED : 0) |
+				 (written[i] ? DESC_WRITE : 0);
 
 		ring_store32(p + 8, written[i]);
 		ring_store16(p + 12, chains[i].id);
@@ -118,7 +127,8 @@ void packed_push(struct virtqueue *queue, const struct virtqueue_chain *chains, 
 			first_flags = flags;
 		else
 			ring_store16_release(p + 14, flags);
-		guest_memory_written(queue->vdev->vm, queue->descriptor_gpa + 16 * (uint64_t)queue->next_used, 16);
+		guest_memory_written(queue->vdev->vm,
+				     queue->descriptor_gpa + 16 * (uint64_t)queue->next_used, 16);
 		advance(queue, &queue->next_used, &queue->used_wrap, chains[i].ring_slots);
 		queue->unsignalled += chains[i].ring_slots;
 	}
@@ -147,7 +157,8 @@ static uint16_t event_position(struct virtqueue *queue)
 	uint16_t position = queue->next_avail;
 	bool wrap = queue->avail_wrap;
 
-	for (unsigned i = 0; i < queue->size && is_available(ring_load16(entry(queue, position) + 14), wrap); i++)
+	for (unsigned i = 0;
+	     i < queue->size && is_available(ring_load16(entry(queue, position) + 14), wrap); i++)
 		advance(queue, &position, &wrap, 1);
 	return position | (unsigned)wrap << WRAP_BIT;
 }

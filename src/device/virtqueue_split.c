@@ -28,16 +28,18 @@ static const uint8_t *used_event(struct virtqueue *queue)
 	return queue->driver + RING_ENTRIES + 2 * queue->size;
 }
 
-/* Follow a chain in a table of count descriptors from index n; an indirect descriptor is allowed only at the outer level. */
-static int walk(struct virtqueue *queue, struct virtqueue_chain *chain, const uint8_t *table, unsigned count,
-		unsigned n, bool outer)
+/* Follow a chain in a table of count descriptors from index n; an indirect descriptor is allowed
+ * only at the outer level. */
+static int walk(struct virtqueue *queue, struct virtqueue_chain *chain, const uint8_t *table,
+		unsigned count, unsigned n, bool outer)
 {
 	for (unsigned steps = 0;; steps++) {
 		struct ring_descriptor desc;
 
 		if (n >= count || steps >= count) {
 			virtio_broken(queue->vdev, "queue %u: %s", queue->index,
-				      n >= count ? "descriptor index out of range" : "descriptor chain loops");
+				      n >= count ? "descriptor index out of range" :
+						   "descriptor chain loops");
 			return -1;
 		}
 		desc = ring_load_descriptor(table, n);
@@ -46,13 +48,16 @@ static int walk(struct virtqueue *queue, struct virtqueue_chain *chain, const ui
 			const uint8_t *inner;
 
 			if (!outer || (desc.split.flags & DESC_NEXT)) {
-				virtio_broken(queue->vdev, "queue %u: misplaced indirect descriptor", queue->index);
+				virtio_broken(queue->vdev,
+					      "queue %u: misplaced indirect descriptor",
+					      queue->index);
 				return -1;
 			}
 			inner = chain_indirect(queue, desc.gpa, desc.len, &inner_count);
 			return inner ? walk(queue, chain, inner, inner_count, 0, false) : -1;
 		}
-		if (chain_append(queue, chain, desc.gpa, desc.len, desc.split.flags & DESC_WRITE) < 0)
+		if (chain_append(queue, chain, desc.gpa, desc.len, desc.split.flags & DESC_WRITE) <
+		    0)
 			return -1;
 		if (!(desc.split.flags & DESC_NEXT))
 			return 0;
@@ -72,10 +77,12 @@ int split_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
 	if (pending == 0)
 		return 0;
 	if (pending > queue->size) {
-		virtio_broken(queue->vdev, "queue %u: available index jumped by %u", queue->index, pending);
+		virtio_broken(queue->vdev, "queue %u: available index jumped by %u", queue->index,
+			      pending);
 		return -1;
 	}
-	chain->id = ring_load16(queue->driver + RING_ENTRIES + 2 * (queue->next_avail & (queue->size - 1)));
+	chain->id = ring_load16(queue->driver + RING_ENTRIES +
+				2 * (queue->next_avail & (queue->size - 1)));
 	chain->ring_slots = 1;
 	if (walk(queue, chain, queue->descriptors, queue->size, chain->id, true) < 0)
 		return -1;
@@ -83,7 +90,8 @@ int split_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
 	return 1;
 }
 
-void split_push(struct virtqueue *queue, const struct virtqueue_chain *chains, const uint32_t *written, unsigned count)
+void split_push(struct virtqueue *queue, const struct virtqueue_chain *chains,
+		const uint32_t *written, unsigned count)
 {
 	struct vm *vm = queue->vdev->vm;
 

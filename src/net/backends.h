@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The kinds of network back end, for the table in net.c. A new kind adds a file and an entry there. */
+/* The kinds of network back end, for the table in net.c. A new kind adds a file and an entry
+ * there. */
 #ifndef LODGE_NET_BACKENDS_H
 #define LODGE_NET_BACKENDS_H
 

@@ -2,13 +2,15 @@
 /*
  * Joining TCP segments on their way to the guest.
  *
- * A back end that speaks TCP for the host sends a download as a train of full segments of one connection. Each
- * would cost the guest an interrupt's share, a walk through its network stack and an acknowledgement. Here, segments that
- * follow each other directly are joined into one frame that the guest takes as the result of receive offload.
+ * A back end that speaks TCP for the host sends a download as a train of full segments of one
+ * connection. Each would cost the guest an interrupt's share, a walk through its network stack and
+ * an acknowledgement. Here, segments that follow each other directly are joined into one frame that
+ * the guest takes as the result of receive offload.
  *
- * Joined are IPv4 frames without IP options or fragmentation, with a plain TCP header (RFC 793) of 20 bytes, ACK and
- * perhaps PSH as the only flags, and data; of the same connection, in sequence, all but the last of the same length. Headers are
- * those of the first, with acknowledgement, window and PSH of the last.
+ * Joined are IPv4 frames without IP options or fragmentation, with a plain TCP header (RFC 793) of
+ * 20 bytes, ACK and perhaps PSH as the only flags, and data; of the same connection, in sequence,
+ * all but the last of the same length. Headers are those of the first, with acknowledgement, window
+ * and PSH of the last.
  */
 #include "net/merge.h"
 
@@ -70,18 +72,21 @@ static uint16_t fold(uint32_t sum)
 
 static bool is_plain_segment(const uint8_t *frame, size_t len)
 {
-	return len > DATA && len <= NET_MERGE_MAX && get16(frame + ETHERNET_TYPE) == 0x0800 && frame[IP] == 0x45 &&
-	       get16(frame + IP_TOTAL_LENGTH) == len - IP &&
-	       !(get16(frame + IP_FRAGMENT) & MORE_FRAGMENTS_AND_OFFSET) && frame[IP_PROTOCOL] == PROTOCOL_TCP &&
-	       frame[TCP_OFFSET] == 5 << 4 && (frame[TCP_FLAGS] & ~FLAG_PSH) == FLAG_ACK;
+	return len > DATA && len <= NET_MERGE_MAX && get16(frame + ETHERNET_TYPE) == 0x0800 &&
+	       frame[IP] == 0x45 && get16(frame + IP_TOTAL_LENGTH) == len - IP &&
+	       !(get16(frame + IP_FRAGMENT) & MORE_FRAGMENTS_AND_OFFSET) &&
+	       frame[IP_PROTOCOL] == PROTOCOL_TCP && frame[TCP_OFFSET] == 5 << 4 &&
+	       (frame[TCP_FLAGS] & ~FLAG_PSH) == FLAG_ACK;
 }
 
 static bool follows(const struct net_merge *merge, const uint8_t *frame, size_t len)
 {
 	size_t data_len = len - DATA;
 
-	return !merge->closed && data_len <= merge->segment_len && data_len <= NET_MERGE_MAX - merge->len &&
-	       get32(frame + TCP_SEQUENCE) == merge->next_sequence && !memcmp(frame, merge->frame, IP) &&
+	return !merge->closed && data_len <= merge->segment_len &&
+	       data_len <= NET_MERGE_MAX - merge->len &&
+	       get32(frame + TCP_SEQUENCE) == merge->next_sequence &&
+	       !memcmp(frame, merge->frame, IP) &&
 	       !memcmp(frame + IP_ADDRESSES, merge->frame + IP_ADDRESSES, 8) &&
 	       !memcmp(frame + TCP, merge->frame + TCP, 4) &&
 	       frame[IP + 1] == merge->frame[IP + 1] && frame[IP + 8] == merge->frame[IP + 8];
@@ -128,6 +133,7 @@ size_t net_merge_finish(struct net_merge *merge, unsigned *segments, uint16_t *s
 	put16(frame + IP_TOTAL_LENGTH, len - IP);
 	put16(frame + IP_CHECKSUM, 0);
 	put16(frame + IP_CHECKSUM, ~fold(sum_words(frame + IP, 20)));
-	put16(frame + TCP_CHECKSUM, fold(sum_words(frame + IP_ADDRESSES, 8) + PROTOCOL_TCP + (uint32_t)(len - TCP)));
+	put16(frame + TCP_CHECKSUM,
+	      fold(sum_words(frame + IP_ADDRESSES, 8) + PROTOCOL_TCP + (uint32_t)(len - TCP)));
 	return len;
 }

@@ -20,7 +20,8 @@ int net_create(struct vm *vm, const char *spec, struct net_backend **out, struct
 		*out = kinds[i]->create(vm, spec[len] ? spec + len + 1 : "", err);
 		return *out ? 0 : -1;
 	}
-	return error_set(err, 0, "unknown network '%.*s' (known: user, none)", (int)MIN(len, 100u), spec);
+	return error_set(err, 0, "unknown network '%.*s' (known: user, none)", (int)MIN(len, 100u),
+			 spec);
 }
 
 void net_destroy(struct net_backend *net)

@@ -2,9 +2,9 @@
 /*
  * Network back ends: where a guest's Ethernet frames go on the host.
  *
- * One back end serves one front end (a network card). Frames are whole Ethernet frames without preamble and
- * checksum. Everything here runs on the event-loop thread, except creation; a card whose
- * guest kicks it from a vCPU thread moves to the loop with vm_defer().
+ * One back end serves one front end (a network card). Frames are whole Ethernet frames without
+ * preamble and checksum. Everything here runs on the event-loop thread, except creation; a card
+ * whose guest kicks it from a vCPU thread moves to the loop with vm_defer().
  */
 #ifndef LODGE_NET_NET_H
 #define LODGE_NET_NET_H
@@ -19,7 +19,8 @@
 struct vm;
 struct net_backend;
 
-/* Longest frame in either direction: a 64 KiB IP packet (from segmentation offload) and its header. */
+/* Longest frame in either direction: a 64 KiB IP packet (from segmentation offload) and its
+ * header. */
 #define NET_FRAME_MAX (65536 + 18)
 
 struct net_backend_ops {
@@ -43,8 +44,8 @@ struct net_backend {
 };
 
 /*
- * Create from an option: "user[,hostfwd=tcp:HOSTPORT:GUESTPORT]..." or "none" (*out is NULL, result 0). hostfwd also
- * takes udp, and [ADDR:]HOSTPORT-[GUESTADDR]:GUESTPORT. Returns 0 or -1.
+ * Create from an option: "user[,hostfwd=tcp:HOSTPORT:GUESTPORT]..." or "none" (*out is NULL, result
+ * 0). hostfwd also takes udp, and [ADDR:]HOSTPORT-[GUESTADDR]:GUESTPORT. Returns 0 or -1.
  */
 int net_create(struct vm *vm, const char *spec, struct net_backend **out, struct error *err);
 void net_destroy(struct net_backend *net);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * User-mode networking by libslirp: a small network with a gateway (10.0.2.2, the host), a DHCP server and a DNS
- * forwarder (10.0.2.3) for one guest (10.0.2.15), without privileges. Outbound TCP and UDP become the host's
- * sockets; ICMP echo works where the host lets users ping; hostfwd opens host ports that lead to the guest.
+ * User-mode networking by libslirp: a small network with a gateway (10.0.2.2, the host), a DHCP
+ * server and a DNS forwarder (10.0.2.3) for one guest (10.0.2.15), without privileges. Outbound TCP
+ * and UDP become the host's sockets; ICMP echo works where the host lets users ping; hostfwd opens
+ * host ports that lead to the guest.
  *
- * libslirp runs only on the event-loop thread. Before each wait it says which sockets it cares for and how long it
- * can wait; after the wait it looks at them. Its sockets sit in an epoll instance of their own, which the loop watches as one
- * descriptor: the interest list changes only where libslirp's wishes do, so a wait costs no system call for a steady set
- * of connections, and one for looking at results.
+ * libslirp runs only on the event-loop thread. Before each wait it says which sockets it cares for
+ * and how long it can wait; after the wait it looks at them. Its sockets sit in an epoll instance
+ * of their own, which the loop watches as one descriptor: the interest list changes only where
+ * libslirp's wishes do, so a wait costs no system call for a steady set of connections, and one for
+ * looking at results.
  *
  * IPv6 is off: it would have the guest prefer addresses that the host may not be able to reach.
  */
@@ -45,9 +47,9 @@ struct user_net {
 	struct watch watches[POLL_MAX]; /* by descriptor */
 	int polled[POLL_MAX];           /* descriptors wished for in this round */
 	unsigned polled_count;
-	int watched[POLL_MAX];          /* descriptors in the epoll instance */
+	int watched[POLL_MAX]; /* descriptors in the epoll instance */
 	unsigned watched_count;
-	bool received;                  /* frames went to the guest since the last receive_done */
+	bool received; /* frames went to the guest since the last receive_done */
 	bool loop_ready;
 };
 
@@ -93,7 +95,8 @@ static void watch_set(struct user_net *self, int fd, uint32_t events)
 
 	if (watch->events == events)
 		return;
-	/* A number may have been closed and used again behind our back: then epoll has forgotten it. */
+	/* A number may have been closed and used again behind our back: then epoll has forgotten
+	 * it. */
 	if (watch->events && epoll_ctl(self->epoll, EPOLL_CTL_MOD, fd, &event) == 0) {
 		watch->events = events;
 		return;
@@ -252,7 +255,8 @@ static void unregister_poll_fd(int fd, void *opaque)
 	watch_remove(opaque, fd);
 }
 
-/* libslirp can take more data: it only says so on the loop thread, which asks it again before the next wait. */
+/* libslirp can take more data: it only says so on the loop thread, which asks it again before
+ * the next wait. */
 static void notify(void *opaque)
 {
 	(void)opaque;
@@ -330,15 +334,19 @@ static bool parse_forward(const char *spec, struct forward *forward)
 
 static int add_forward(struct user_net *self, const char *spec, struct error *err)
 {
-	struct forward forward = { .guest_address.s_addr = htonl(0x0a00020f), .host_address.s_addr = INADDR_ANY };
+	struct forward forward = { .guest_address.s_addr = htonl(0x0a00020f),
+				   .host_address.s_addr = INADDR_ANY };
 
 	if (!parse_forward(spec, &forward))
-		return error_set(err, 0, "hostfwd '%s': expected tcp:HOSTPORT:GUESTPORT or udp:HOSTPORT:GUESTPORT", spec);
+		return error_set(
+			err, 0,
+			"hostfwd '%s': expected tcp:HOSTPORT:GUESTPORT or udp:HOSTPORT:GUESTPORT",
+			spec);
 	errno = 0;
 	if (slirp_add_hostfwd(self->slirp, forward.udp, forward.host_address, forward.host_port,
 			      forward.guest_address, forward.guest_port) < 0)
-		return error_set_errno(err, errno, "cannot forward %s port %d of the host", forward.udp ? "UDP" : "TCP",
-				       forward.host_port);
+		return error_set_errno(err, errno, "cannot forward %s port %d of the host",
+				       forward.udp ? "UDP" : "TCP", forward.host_port);
 	return 0;
 }
 
@@ -353,7 +361,9 @@ static int apply_options(struct user_net *self, const char *options, struct erro
 		if (!strncmp(word, "hostfwd=", 8))
 			result = add_forward(self, word + 8, err);
 		else
-			result = error_set(err, 0, "network user: unknown option '%s' (known: hostfwd=...)", word);
+			result = error_set(err, 0,
+					   "network user: unknown option '%s' (known: hostfwd=...)",
+					   word);
 	}
 	free(copy);
 	return result;
@@ -425,7 +435,9 @@ static struct net_backend *user_create(struct vm *vm, const char *options, struc
 		return fail(self);
 	self->source = vm_watch_fd(vm, self->epoll, EPOLLIN, sockets_ready, self);
 	if (!self->source) {
-		error_set(err, 0, "cannot create the user network: the event loop takes no more descriptors");
+		error_set(
+			err, 0,
+			"cannot create the user network: the event loop takes no more descriptors");
 		return fail(self);
 	}
 	vm_add_loop_hook(vm, &(struct loop_hook){ before_wait, after_wait, self });

@@ -2,11 +2,12 @@
 /*
  * Fuzzing the virtio devices: the input is a program of a hostile driver.
  *
- * A machine with virtio-blk, -net, -rng, -console and pci-testdev lives through the whole run; every input begins with a
- * reset. An input is a list of operations: a byte says which, the following bytes are its operands. Some set up
- * queues as a driver should, so that random descriptors get behind the first check; others write anything
- * anywhere: registers, configuration space, ring memory. What must hold: no crash, no sanitizer report, no endless loop, and after
- * the input a well-behaved driver can use every device again.
+ * A machine with virtio-blk, -net, -rng, -console and pci-testdev lives through the whole run;
+ * every input begins with a reset. An input is a list of operations: a byte says which, the
+ * following bytes are its operands. Some set up queues as a driver should, so that random
+ * descriptors get behind the first check; others write anything anywhere: registers, configuration
+ * space, ring memory. What must hold: no crash, no sanitizer report, no endless loop, and after the
+ * input a well-behaved driver can use every device again.
  *
  * With -DLODGE_LIBFUZZER (clang -fsanitize=fuzzer) there is no main(). Otherwise:
  *     fuzz_virtio FILE...            run these inputs
@@ -25,7 +26,7 @@
 #include "virtio_driver.h"
 
 #define DEVICES 4
-#define RING(q) (0x10000u + (q) * 0x4000u) /* descriptors, +0x2000 driver area, +0x3000 device area */
+#define RING(q) (0x10000u + (q)*0x4000u) /* descriptors, +0x2000 driver area, +0x3000 device area */
 #define MEMORY_START 0x10000u
 #define MEMORY_LEN 0x80000u
 #define DATA 0x40000u
@@ -104,9 +105,9 @@ static void create(void)
 	net = calloc(1, sizeof(*net));
 	net->ops = &net_ops;
 	net->large_frames = true;
-	if (!virtio_blk_create(m->bus, 1, make_disk(), NULL, NULL) || !virtio_net_create(m->bus, 2, net, mac, NULL) ||
-	    !virtio_rng_create(m->bus, 3, NULL) || !virtio_console_create(m->bus, 4, &chr, NULL) ||
-	    !pci_testdev_create(m->bus, 5, NULL))
+	if (!virtio_blk_create(m->bus, 1, make_disk(), NULL, NULL) ||
+	    !virtio_net_create(m->bus, 2, net, mac, NULL) || !virtio_rng_create(m->bus, 3, NULL) ||
+	    !virtio_console_create(m->bus, 4, &chr, NULL) || !pci_testdev_create(m->bus, 5, NULL))
 		abort();
 	test_machine_start_loop(m);
 }
@@ -163,7 +164,8 @@ static void write_register(struct driver *d, struct input *in)
 static void set_up_device(struct driver *d, struct input *in)
 {
 	uint8_t choice = take(in, 1);
-	uint64_t features = ~0ull & ~(BIT64(VIRTIO_F_RING_PACKED) | BIT64(VIRTIO_F_EVENT_IDX) | BIT64(VIRTIO_F_INDIRECT_DESC));
+	uint64_t features = ~0ull & ~(BIT64(VIRTIO_F_RING_PACKED) | BIT64(VIRTIO_F_EVENT_IDX) |
+				      BIT64(VIRTIO_F_INDIRECT_DESC));
 	unsigned count;
 
 	assign(); /* the input may have moved BARs or switched them off */
@@ -223,13 +225,16 @@ static void write_header(struct input *in)
 	store_le32(p + 16, take(in, 2));
 }
 
-/* A whole request of a header, data and a status byte where the device will look next; anything in it may be odd. */
+/* A whole request of a header, data and a status byte where the device will look next; anything
+ * in it may be odd. */
 static void make_request(struct driver *d, struct input *in)
 {
 	unsigned n = take(in, 1) % 3;
-	struct virtio_device *vdev = container_of(m->bus->devices[d->devfn], struct virtio_device, pci);
+	struct virtio_device *vdev =
+		container_of(m->bus->devices[d->devfn], struct virtio_device, pci);
 	struct virtqueue *queue = &vdev->queues[n];
-	unsigned position = d->packed ? queue->next_avail : 0, type = take(in, 1), data = take(in, 1);
+	unsigned position = d->packed ? queue->next_avail : 0, type = take(in, 1),
+		 data = take(in, 1);
 	uint8_t *header = test_host(m, DATA), *area = test_host(m, RING(n) + 0x2000);
 	uint32_t lengths[3] = { 16, data & 1 ? take_length(in) : 512u * (data >> 1), 1 };
 
@@ -242,7 +247,9 @@ static void make_request(struct driver *d, struct input *in)
 
 		store_le64(p, DATA + 0x800 * i);
 		store_le32(p + 8, lengths[i]);
-		store_le16(p + (d->packed ? 14 : 12), flags | (!d->packed ? 0 : wrap ? 0x80 : 0x8000));
+		store_le16(p + (d->packed ? 14 : 12), flags | (!d->packed ? 0 :
+							       wrap       ? 0x80 :
+									    0x8000));
 		store_le16(p + (d->packed ? 12 : 14), i + 1);
 	}
 	if (!d->packed) {
@@ -265,7 +272,8 @@ static void access_anything(struct driver *d, struct input *in)
 {
 	uint8_t kind = take(in, 1);
 	unsigned size = 1u << (take(in, 1) & 3);
-	uint64_t bases[] = { d->device, d->isr, d->notify, d->msix_table, TEST_ECAM + ((uint64_t)d->devfn << 12) };
+	uint64_t bases[] = { d->device, d->isr, d->notify, d->msix_table,
+			     TEST_ECAM + ((uint64_t)d->devfn << 12) };
 	uint64_t address = bases[kind % 5] + (kind % 5 == 4 ? take(in, 1) : take(in, 2) & 0xfff);
 
 	if (kind & 0x80)
@@ -280,7 +288,9 @@ static void give_frame(struct input *in)
 	uint32_t room = chr.can_receive(chr.opaque);
 
 	chr.receive(chr.opaque, frame, MIN(room, take(in, 2) % 5000));
-	net->frontend->receive(net->opaque, frame, take(in, 1) < 250 ? take(in, 2) % 1515 : take(in, 3) % sizeof(frame));
+	net->frontend->receive(net->opaque, frame,
+			       take(in, 1) < 250 ? take(in, 2) % 1515 :
+						   take(in, 3) % sizeof(frame));
 	net->frontend->receive_done(net->opaque);
 }
 

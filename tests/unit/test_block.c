@@ -65,11 +65,13 @@ static void options_are_parsed(void **state)
 	assert_string_equal(options.path, "a,b.img");
 	assert_true(options.readonly);
 	assert_int_equal(block_options_parse(&options, "a.img,write", &err), -1);
-	assert_string_equal(err.text,
-			    "disk 'a.img': unknown option 'write' (known: format=FORMAT, readonly, snapshot)");
+	assert_string_equal(
+		err.text,
+		"disk 'a.img': unknown option 'write' (known: format=FORMAT, readonly, snapshot)");
 	assert_int_equal(block_options_parse(&options, ",readonly", &err), -1);
 	assert_int_equal(block_options_parse(&options, "", &err), -1);
-	assert_int_equal(block_options_parse(&options, "a.img,format=averyveryverylongname", &err), -1);
+	assert_int_equal(block_options_parse(&options, "a.img,format=averyveryverylongname", &err),
+			 -1);
 }
 
 static void errors_say_what_is_wrong(void **state)
@@ -126,7 +128,8 @@ static void writers_are_alone(void **state)
 }
 
 /* Random operations on an image and on a copy in memory. */
-static void compare_with_model(struct block_image *image, uint8_t *model, unsigned rounds, unsigned seed)
+static void compare_with_model(struct block_image *image, uint8_t *model, unsigned rounds,
+			       unsigned seed)
 {
 	uint64_t sectors = image->size / 512;
 	uint8_t buf[64 * 512];
@@ -145,7 +148,8 @@ static void compare_with_model(struct block_image *image, uint8_t *model, unsign
 			assert_int_equal(image->ops->writev(image, iov, 2, offset), 0);
 			break;
 		case 2:
-			assert_int_equal(image->ops->write_zeroes(image, offset, len, rand() % 2), 0);
+			assert_int_equal(image->ops->write_zeroes(image, offset, len, rand() % 2),
+					 0);
 			memset(model + offset, 0, len);
 			break;
 		case 3:
@@ -317,8 +321,9 @@ static int make_directory(void **state)
 
 static int remove_directory(void **state)
 {
-	static const char *const names[] = { "empty.img", "short.img", "a.img",	   "fifo",     "odd.img",
-					     "lock.img",  "raw.img",   "base.img", "huge.img", "race.img" };
+	static const char *const names[] = { "empty.img", "short.img", "a.img",   "fifo",
+					     "odd.img",   "lock.img",  "raw.img", "base.img",
+					     "huge.img",  "race.img" };
 
 	(void)state;
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {

@@ -18,7 +18,8 @@ static uint32_t ecam(struct test_machine *m, uint8_t devfn, unsigned offset, uns
 	return bus_read(&m->vm->mmio, CONFIG(devfn, offset), size);
 }
 
-static void ecam_set(struct test_machine *m, uint8_t devfn, unsigned offset, uint32_t value, unsigned size)
+static void ecam_set(struct test_machine *m, uint8_t devfn, unsigned offset, uint32_t value,
+		     unsigned size)
 {
 	bus_write(&m->vm->mmio, CONFIG(devfn, offset), value, size);
 }
@@ -27,7 +28,8 @@ static void assign(struct test_machine *m)
 {
 	struct error err;
 
-	assert_int_equal(pci_assign_bars(m->bus, TEST_MMIO, TEST_MMIO_SIZE, TEST_IO, 0x1000, true, &err), 0);
+	assert_int_equal(
+		pci_assign_bars(m->bus, TEST_MMIO, TEST_MMIO_SIZE, TEST_IO, 0x1000, true, &err), 0);
 }
 
 static void ports_and_ecam_agree(void **state)
@@ -120,9 +122,11 @@ static void every_bar_finds_a_place(void **state)
 
 	(void)state;
 	for (unsigned i = 1; i < 32; i++)
-		assert_non_null(i % 2 ? virtio_rng_create(m->bus, i, &err) : pci_testdev_create(m->bus, i, &err));
+		assert_non_null(i % 2 ? virtio_rng_create(m->bus, i, &err) :
+					pci_testdev_create(m->bus, i, &err));
 	assert_null(virtio_rng_create(m->bus, -1, &err));
-	assert_string_equal(err.text, "cannot add virtio-rng: all 32 slots of the PCI bus are taken");
+	assert_string_equal(err.text,
+			    "cannot add virtio-rng: all 32 slots of the PCI bus are taken");
 	assert_null(virtio_rng_create(m->bus, 3, &err));
 	assign(m);
 	for (unsigned i = 1; i < 32; i++) {
@@ -130,12 +134,14 @@ static void every_bar_finds_a_place(void **state)
 			uint32_t a = ecam(m, i << 3, i % 2 ? 0x20 : 0x10, 4) & ~15u;
 			uint32_t b = ecam(m, j << 3, j % 2 ? 0x20 : 0x10, 4) & ~15u;
 
-			assert_true(i == j || a + (i % 2 ? 0x4000 : 0x1000) <= b || b + (j % 2 ? 0x4000 : 0x1000) <= a);
+			assert_true(i == j || a + (i % 2 ? 0x4000 : 0x1000) <= b ||
+				    b + (j % 2 ? 0x4000 : 0x1000) <= a);
 		}
 		if (i % 2)
 			assert_int_equal(ecam(m, i << 3, 0x3c, 2), 0x0100 | (16 + i % 4));
 	}
-	assert_int_equal(pci_assign_bars(m->bus, TEST_MMIO, 0x8000, TEST_IO, 0x1000, true, &err), -1);
+	assert_int_equal(pci_assign_bars(m->bus, TEST_MMIO, 0x8000, TEST_IO, 0x1000, true, &err),
+			 -1);
 	test_machine_destroy(m);
 }
 
@@ -143,15 +149,17 @@ static void every_bar_finds_a_place(void **state)
 static void testdev_counts(void **state)
 {
 	struct test_machine *m = test_machine_create(1);
-	const char *names[] = { "mmio-no-eventfd", "mmio-wildcard-eventfd", "mmio-datamatch-eventfd",
-				"portio-no-eventfd", "portio-wildcard-eventfd", "portio-datamatch-eventfd" };
+	const char *names[] = { "mmio-no-eventfd",         "mmio-wildcard-eventfd",
+				"mmio-datamatch-eventfd",  "portio-no-eventfd",
+				"portio-wildcard-eventfd", "portio-datamatch-eventfd" };
 
 	(void)state;
 	pci_testdev_create(m->bus, 3, NULL);
 	assign(m);
 	for (unsigned i = 0; i < 6; i++) {
 		struct bus *bus = i < 3 ? &m->vm->mmio : &m->vm->pio;
-		uint64_t base = i < 3 ? ecam(m, 0x18, 0x10, 4) & ~15u : ecam(m, 0x18, 0x14, 4) & ~3u;
+		uint64_t base = i < 3 ? ecam(m, 0x18, 0x10, 4) & ~15u :
+					ecam(m, 0x18, 0x14, 4) & ~3u;
 		uint32_t offset, data;
 
 		bus_write(bus, base, i % 3, 1);
@@ -212,7 +220,8 @@ static void msix_masks_and_pends(void **state)
 static void intx_lines_are_shared(void **state)
 {
 	struct test_machine *m = test_machine_create(1);
-	struct pci_device *a = virtio_rng_create(m->bus, 1, NULL), *b = virtio_rng_create(m->bus, 5, NULL);
+	struct pci_device *a = virtio_rng_create(m->bus, 1, NULL),
+			  *b = virtio_rng_create(m->bus, 5, NULL);
 
 	(void)state;
 	assert_int_equal(pci_bus_irq_index(m->bus, 1, 0), 1);

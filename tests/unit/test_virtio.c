@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* virtio over PCI: initialization, both ring formats with every option, interrupts, and drivers that break the rules. */
+/* virtio over PCI: initialization, both ring formats with every option, interrupts, and drivers
+ * that break the rules. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,7 +25,9 @@ static void set_up(struct fixture *f)
 
 	f->m = test_machine_create(1);
 	assert_non_null(virtio_rng_create(f->m->bus, 4, &err));
-	assert_int_equal(pci_assign_bars(f->m->bus, TEST_MMIO, TEST_MMIO_SIZE, TEST_IO, 0x1000, true, &err), 0);
+	assert_int_equal(pci_assign_bars(f->m->bus, TEST_MMIO, TEST_MMIO_SIZE, TEST_IO, 0x1000,
+					 true, &err),
+			 0);
 	test_machine_start_loop(f->m);
 	driver_probe(&f->d, f->m, f->m->bus->devices[PCI_DEVFN(4, 0)]);
 }
@@ -38,7 +41,8 @@ static void tear_down(struct fixture *f)
 static uint64_t mode_features(unsigned n)
 {
 	return BIT64(VIRTIO_F_VERSION_1) | (n & 1 ? BIT64(VIRTIO_F_RING_PACKED) : 0) |
-	       (n & 2 ? BIT64(VIRTIO_F_EVENT_IDX) : 0) | (n & 4 ? BIT64(VIRTIO_F_INDIRECT_DESC) : 0);
+	       (n & 2 ? BIT64(VIRTIO_F_EVENT_IDX) : 0) |
+	       (n & 4 ? BIT64(VIRTIO_F_INDIRECT_DESC) : 0);
 }
 
 static void features_are_negotiated(void **state)
@@ -80,7 +84,8 @@ static bool all_zero(const uint8_t *p, size_t len)
 	return true;
 }
 
-/* Ask for bytes again and again, in chains of one to four buffers, with several in the ring at once. */
+/* Ask for bytes again and again, in chains of one to four buffers, with several in the ring at
+ * once. */
 static void run_requests(struct fixture *f, unsigned rounds)
 {
 	struct driver_queue *q = &f->d.queues[0];
@@ -246,7 +251,8 @@ static void access_capability_works(void **state)
 	(void)state;
 	set_up(&f);
 	for (cap = pci_config_read(f.m->bus, f.d.devfn, 0x34, 1);
-	     pci_config_read(f.m->bus, f.d.devfn, cap, 1) != 9 || pci_config_read(f.m->bus, f.d.devfn, cap + 3, 1) != 5;)
+	     pci_config_read(f.m->bus, f.d.devfn, cap, 1) != 9 ||
+	     pci_config_read(f.m->bus, f.d.devfn, cap + 3, 1) != 5;)
 		cap = pci_config_read(f.m->bus, f.d.devfn, cap + 1, 1);
 	pci_config_write(f.m->bus, f.d.devfn, cap + 4, 4, 1);
 	pci_config_write(f.m->bus, f.d.devfn, cap + 8, 0x12, 4);
@@ -372,7 +378,8 @@ static void bad_indirect_tables_stop_the_device(void **state)
 		{ "too long", 0x2000, 16 * 257, 4, 0 },
 		{ "beyond RAM", TEST_RAM - 16, 32, 4, 0 },
 		{ "with next", 0x2000, 32, 5, 0 },
-		{ "in itself", 0x2000, 32, 4, 0 }, /* the table holds an indirect descriptor; split only */
+		{ "in itself", 0x2000, 32, 4,
+		  0 }, /* the table holds an indirect descriptor; split only */
 	};
 	struct fixture f;
 
@@ -429,8 +436,9 @@ static void bad_rings_stop_the_device(void **state)
 	/* Rings outside RAM, unaligned, of a bad size. */
 	for (unsigned i = 0; i < 5; i++) {
 		static const uint64_t places[][3] = {
-			{ TEST_RAM, 0x2000, 0x3000 }, { 0x1000, TEST_RAM - 4, 0x3000 },   { 0x1000, 0x2000, ~3ull },
-			{ 0x1008, 0x2000, 0x3000 },   { 0x1000, 0x2000, 0x3000 },
+			{ TEST_RAM, 0x2000, 0x3000 }, { 0x1000, TEST_RAM - 4, 0x3000 },
+			{ 0x1000, 0x2000, ~3ull },    { 0x1008, 0x2000, 0x3000 },
+			{ 0x1000, 0x2000, 0x3000 },
 		};
 
 		driver_negotiate(&f.d, mode_features(0));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* virtio-blk as a driver sees it: every request type, in every ring mode, against a model of the disk. */
+/* virtio-blk as a driver sees it: every request type, in every ring mode, against a model of the
+ * disk. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -49,14 +50,17 @@ static void set_up(struct fixture *f, const char *options, unsigned cpus)
 	assert_non_null(image);
 	f->m = test_machine_create(cpus);
 	assert_non_null(virtio_blk_create(f->m->bus, 2, image, "serial-0123", &err));
-	assert_int_equal(pci_assign_bars(f->m->bus, TEST_MMIO, TEST_MMIO_SIZE, TEST_IO, 0x1000, true, &err), 0);
+	assert_int_equal(pci_assign_bars(f->m->bus, TEST_MMIO, TEST_MMIO_SIZE, TEST_IO, 0x1000,
+					 true, &err),
+			 0);
 	test_machine_start_loop(f->m);
 	driver_probe(&f->d, f->m, f->m->bus->devices[PCI_DEVFN(2, 0)]);
 }
 
 static void start(struct fixture *f, unsigned mode, unsigned queues)
 {
-	uint64_t features = ~0ull & ~(BIT64(VIRTIO_F_RING_PACKED) | BIT64(VIRTIO_F_EVENT_IDX) | BIT64(VIRTIO_F_INDIRECT_DESC));
+	uint64_t features = ~0ull & ~(BIT64(VIRTIO_F_RING_PACKED) | BIT64(VIRTIO_F_EVENT_IDX) |
+				      BIT64(VIRTIO_F_INDIRECT_DESC));
 
 	if (mode & 1)
 		features |= BIT64(VIRTIO_F_RING_PACKED);
@@ -139,11 +143,13 @@ static void configuration_describes_the_disk(void **state)
 	assert_int_equal(driver_read(&f.d, f.d.device + 20, 4), 512);
 	assert_int_equal(driver_read(&f.d, f.d.device + 34, 2), 4);
 	assert_int_equal(driver_read(&f.d, f.d.common + 0x12, 2), 4);
-	assert_true(f.d.features & BIT64(9) && f.d.features & BIT64(13) && !(f.d.features & BIT64(5)));
+	assert_true(f.d.features & BIT64(9) && f.d.features & BIT64(13) &&
+		    !(f.d.features & BIT64(5)));
 	tear_down(&f);
 }
 
-/* Random requests, up to SLOTS at once on several queues, compared with a model. Those in flight do not overlap. */
+/* Random requests, up to SLOTS at once on several queues, compared with a model. Those in flight
+ * do not overlap. */
 static void run_random(struct fixture *f, uint8_t *model, unsigned queues, unsigned rounds)
 {
 	struct request requests[SLOTS];
@@ -155,7 +161,8 @@ static void run_random(struct fixture *f, uint8_t *model, unsigned queues, unsig
 
 		for (unsigned slot = 0; slot < batch; slot++) {
 			struct request *r = &requests[slot];
-			uint64_t region = DISK_SIZE / 512 / SLOTS; /* each slot has a part of the disk for itself */
+			uint64_t region = DISK_SIZE / 512 /
+					  SLOTS; /* each slot has a part of the disk for itself */
 			uint64_t align = rand() % 2 ? 8 : 1;
 
 			*r = (struct request){ .type = rand() % 2, .pieces = 1 + rand() % 20 };
@@ -178,7 +185,8 @@ static void run_random(struct fixture *f, uint8_t *model, unsigned queues, unsig
 			} else if (r->type == OUT) {
 				for (unsigned i = 0; i < r->len; i++)
 					slot_host(f, slot)[DATA_OFFSET + i] = rand();
-				memcpy(model + 512 * r->sector, slot_host(f, slot) + DATA_OFFSET, r->len);
+				memcpy(model + 512 * r->sector, slot_host(f, slot) + DATA_OFFSET,
+				       r->len);
 			} else if (r->type == IN) {
 				memset(slot_host(f, slot) + DATA_OFFSET, 0xaa, r->len);
 				memcpy(copies[slot], model + 512 * r->sector, r->len);
@@ -195,7 +203,8 @@ static void run_random(struct fixture *f, uint8_t *model, unsigned queues, unsig
 		for (unsigned slot = 0; slot < batch; slot++) {
 			assert_int_equal(slot_host(f, slot)[32], 0);
 			if (requests[slot].type == IN)
-				assert_memory_equal(slot_host(f, slot) + DATA_OFFSET, copies[slot], requests[slot].len);
+				assert_memory_equal(slot_host(f, slot) + DATA_OFFSET, copies[slot],
+						    requests[slot].len);
 		}
 	}
 }
@@ -331,7 +340,8 @@ static void requests_without_header_or_status_stop_the_device(void **state)
 	tear_down(&f);
 }
 
-/* Reset with requests at the workers: it waits for them, and they touch neither old rings nor new. */
+/* Reset with requests at the workers: it waits for them, and they touch neither old rings nor
+ * new. */
 static void reset_waits_for_requests(void **state)
 {
 	struct fixture f;
@@ -341,7 +351,9 @@ static void reset_waits_for_requests(void **state)
 	for (unsigned round = 0; round < 50; round++) {
 		start(&f, round % 8, 1);
 		for (unsigned slot = 0; slot < SLOTS; slot++)
-			submit(&f, 0, slot, &(struct request){ slot % 2 ? FLUSH : OUT, 1 + slot * 100, slot % 2 ? 0 : 512, 1 });
+			submit(&f, 0, slot,
+			       &(struct request){ slot % 2 ? FLUSH : OUT, 1 + slot * 100,
+						  slot % 2 ? 0 : 512, 1 });
 		driver_kick(&f.d.queues[0]);
 		driver_reset(&f.d);
 		memset(test_host(f.m, 0x10000), 0x77, 0x20000);

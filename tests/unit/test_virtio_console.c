@@ -51,7 +51,9 @@ static void set_up(struct fixture *f)
 	f->t.chr.accept_input = terminal_accept;
 	f->m = test_machine_create(1);
 	assert_non_null(virtio_console_create(f->m->bus, 6, &f->t.chr, &err));
-	assert_int_equal(pci_assign_bars(f->m->bus, TEST_MMIO, TEST_MMIO_SIZE, TEST_IO, 0x1000, true, &err), 0);
+	assert_int_equal(pci_assign_bars(f->m->bus, TEST_MMIO, TEST_MMIO_SIZE, TEST_IO, 0x1000,
+					 true, &err),
+			 0);
 	test_machine_start_loop(f->m);
 	driver_probe(&f->d, f->m, f->m->bus->devices[PCI_DEVFN(6, 0)]);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* virtio-net as a driver sees it, on a back end that records frames, and on the user network with a small IP stack. */
+/* virtio-net as a driver sees it, on a back end that records frames, and on the user network
+ * with a small IP stack. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -60,7 +61,9 @@ static void set_up(struct fixture *f, struct net_backend *net)
 	struct error err;
 
 	assert_non_null(virtio_net_create(f->m->bus, 3, net, our_mac, &err));
-	assert_int_equal(pci_assign_bars(f->m->bus, TEST_MMIO, TEST_MMIO_SIZE, TEST_IO, 0x1000, true, &err), 0);
+	assert_int_equal(pci_assign_bars(f->m->bus, TEST_MMIO, TEST_MMIO_SIZE, TEST_IO, 0x1000,
+					 true, &err),
+			 0);
 	test_machine_start_loop(f->m);
 	driver_probe(&f->d, f->m, f->m->bus->devices[PCI_DEVFN(3, 0)]);
 }
@@ -72,10 +75,12 @@ static void supply(struct fixture *f, unsigned n)
 	assert_true(driver_add(&f->d.queues[RX], NULL, 0, &in, 1, test_host(f->m, in.gpa)));
 }
 
-static void start(struct fixture *f, uint64_t features, unsigned mode, uint32_t rx_size, unsigned buffers)
+static void start(struct fixture *f, uint64_t features, unsigned mode, uint32_t rx_size,
+		  unsigned buffers)
 {
 	features |= BIT64(VIRTIO_F_VERSION_1) | (mode & 1 ? BIT64(VIRTIO_F_RING_PACKED) : 0) |
-		    (mode & 2 ? BIT64(VIRTIO_F_EVENT_IDX) : 0) | (mode & 4 ? BIT64(VIRTIO_F_INDIRECT_DESC) : 0);
+		    (mode & 2 ? BIT64(VIRTIO_F_EVENT_IDX) : 0) |
+		    (mode & 4 ? BIT64(VIRTIO_F_INDIRECT_DESC) : 0);
 	test_free_all(f->m);
 	driver_start(&f->d, features, true, 3, 64);
 	f->rx = test_alloc(f->m, BUFFERS * BUFFER_SIZE);
@@ -192,7 +197,8 @@ static void frames_come_in(void **state)
 
 		start(&f, BIT64(1), mode, BUFFER_SIZE, 8);
 		for (unsigned round = 0; round < 200; round++) {
-			unsigned len = 60 + rand() % (sizeof(frame) - 60), before = f.m->messages[1];
+			unsigned len = 60 + rand() % (sizeof(frame) - 60),
+				 before = f.m->messages[1];
 			uint32_t got;
 			uint8_t *host;
 
@@ -210,7 +216,8 @@ static void frames_come_in(void **state)
 			supply(&f, next++ % BUFFERS);
 			driver_kick(&f.d.queues[RX]);
 		}
-		assert_true(f.d.queues[RX].kicks <= 2); /* the device has buffers: it does not want to hear of more */
+		assert_true(f.d.queues[RX].kicks <=
+			    2); /* the device has buffers: it does not want to hear of more */
 		driver_reset(&f.d);
 	}
 	test_machine_destroy(f.m);
@@ -233,7 +240,8 @@ static void long_frames_are_merged(void **state)
 		for (unsigned i = 0; i < sizeof(frame); i++)
 			frame[i] = rand();
 		push_frame(&r->net, frame, sizeof(frame));
-		for (uint8_t *host; (host = driver_used(&f.d.queues[RX], &got)) != NULL; buffers++) {
+		for (uint8_t *host; (host = driver_used(&f.d.queues[RX], &got)) != NULL;
+		     buffers++) {
 			if (buffers == 0)
 				count = load_le16(host + 10);
 			memcpy(joined + at, host, got);
@@ -260,7 +268,8 @@ static void long_frames_are_merged(void **state)
 		assert_int_equal(buffers, 6);
 		driver_reset(&f.d);
 	}
-	/* Without merging, a frame that does not fit is dropped and the next one gets the buffer. */
+	/* Without merging, a frame that does not fit is dropped and the next one gets the
+	 * buffer. */
 	start(&f, 0, 0, 300, 2);
 	push_frame(&r->net, frame, sizeof(frame));
 	push_frame(&r->net, frame, 100);
@@ -385,8 +394,8 @@ static void put_ip(uint8_t *frame, uint8_t protocol, uint32_t from, uint32_t to,
 }
 
 /* A TCP segment whose checksum is left to the card. */
-static void send_tcp(struct fixture *f, uint16_t from, uint16_t to, uint32_t seq, uint32_t ack, uint8_t flags,
-		     const uint8_t *data, size_t len)
+static void send_tcp(struct fixture *f, uint16_t from, uint16_t to, uint32_t seq, uint32_t ack,
+		     uint8_t flags, const uint8_t *data, size_t len)
 {
 	static uint8_t frame[NET_FRAME_MAX];
 	uint8_t header[HEADER] = { 1 }, *tcp = frame + 34, pseudo[12];
@@ -421,8 +430,8 @@ static void send_tcp(struct fixture *f, uint16_t from, uint16_t to, uint32_t seq
 static bool receive_tcp(struct fixture *f, uint16_t port, uint8_t flags)
 {
 	while (receive(f))
-		if (received[23] == 6 && received[12] == 8 && (received[36] << 8 | received[37]) == port &&
-		    (received[47] & flags) == flags)
+		if (received[23] == 6 && received[12] == 8 &&
+		    (received[36] << 8 | received[37]) == port && (received[47] & flags) == flags)
 			return true;
 	return false;
 }
@@ -457,7 +466,8 @@ static void burst(struct net_backend *net, uint32_t sequence, unsigned count, ui
 	uint8_t frame[1514];
 
 	for (unsigned i = 0; i < count; i++) {
-		size_t len = make_segment(frame, sequence + 1460 * i, 1460, i + 1 == count ? last_flags : 0x10);
+		size_t len = make_segment(frame, sequence + 1460 * i, 1460,
+					  i + 1 == count ? last_flags : 0x10);
 
 		net->frontend->receive(net->opaque, frame, len);
 	}
@@ -536,11 +546,15 @@ static void segments_are_joined(void **state)
 		check_joined(&f, 100000 + 22 * 1460, 8, 1460);
 		/* A short one ends a train; what is out of sequence starts another. */
 		r->net.frontend->receive(r->net.opaque, frame, make_segment(frame, 0, 1460, 0x10));
-		r->net.frontend->receive(r->net.opaque, frame, make_segment(frame, 1460, 100, 0x10));
-		r->net.frontend->receive(r->net.opaque, frame, make_segment(frame, 1560, 1460, 0x10));
-		r->net.frontend->receive(r->net.opaque, frame, make_segment(frame, 9999, 1460, 0x10));
+		r->net.frontend->receive(r->net.opaque, frame,
+					 make_segment(frame, 1460, 100, 0x10));
+		r->net.frontend->receive(r->net.opaque, frame,
+					 make_segment(frame, 1560, 1460, 0x10));
+		r->net.frontend->receive(r->net.opaque, frame,
+					 make_segment(frame, 9999, 1460, 0x10));
 		/* FIN, and what is no TCP, go on their own, in order. */
-		r->net.frontend->receive(r->net.opaque, frame, make_segment(frame, 9999 + 1460, 10, 0x11));
+		r->net.frontend->receive(r->net.opaque, frame,
+					 make_segment(frame, 9999 + 1460, 10, 0x11));
 		memset(frame, 0xff, 60);
 		r->net.frontend->receive(r->net.opaque, frame, 60);
 		r->net.frontend->receive_done(r->net.opaque);
@@ -638,7 +652,8 @@ static void dhcp_gives_a_lease(void **state)
 
 static int listen_on_loopback(uint16_t *port)
 {
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(address);
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
@@ -695,7 +710,8 @@ static void host_ports_lead_to_the_guest(void **state)
 	struct fixture f;
 	uint16_t port;
 	char spec[64];
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int fd = listen_on_loopback(&port);
 
 	(void)state;
@@ -716,7 +732,8 @@ static void host_udp_ports_lead_to_the_guest(void **state)
 	struct fixture f;
 	uint16_t port;
 	char spec[64];
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int fd = listen_on_loopback(&port);
 
 	(void)state;
@@ -726,7 +743,8 @@ static void host_udp_ports_lead_to_the_guest(void **state)
 	say_arp(&f);
 	fd = socket(AF_INET, SOCK_DGRAM, 0);
 	address.sin_port = htons(port);
-	assert_int_equal(sendto(fd, "datagram", 8, 0, (struct sockaddr *)&address, sizeof(address)), 8);
+	assert_int_equal(sendto(fd, "datagram", 8, 0, (struct sockaddr *)&address, sizeof(address)),
+			 8);
 	do
 		assert_true(receive(&f));
 	while (received[23] != 17);
@@ -763,7 +781,8 @@ static void bad_options_are_refused(void **state)
 		assert_string_equal(err.text, cases[i].text);
 	}
 	snprintf(spec, sizeof(spec), "user,hostfwd=tcp:127.0.0.1:%u:22", port);
-	snprintf(text, sizeof(text), "cannot forward TCP port %u of the host: Address already in use", port);
+	snprintf(text, sizeof(text),
+		 "cannot forward TCP port %u of the host: Address already in use", port);
 	assert_int_equal(net_create(m->vm, spec, &net, &err), -1);
 	assert_string_equal(err.text, text);
 	assert_int_equal(net_create(m->vm, "none", &net, &err), 0);

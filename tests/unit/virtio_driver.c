@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* See virtio_driver.h. Written from VIRTIO 1.2 alone, so that it disagrees with the devices where they err. */
+/* See virtio_driver.h. Written from VIRTIO 1.2 alone, so that it disagrees with the devices
+ * where they err. */
 #include "virtio_driver.h"
 
 #include <assert.h>
@@ -43,7 +44,9 @@ static void set_state(struct vcpu *vcpu, const struct x86_cpu_state *state)
 	cpu_states[vcpu->index] = *state;
 }
 
-static const struct engine no_engine = { .name = "none", .get_state = get_state, .set_state = set_state };
+static const struct engine no_engine = { .name = "none",
+					 .get_state = get_state,
+					 .set_state = set_state };
 
 struct test_machine *test_machine_create(unsigned cpus)
 {
@@ -51,7 +54,8 @@ struct test_machine *test_machine_create(unsigned cpus)
 	struct vm_config config = { .name = "test", .cpus = cpus, .memory = TEST_RAM };
 	struct error err;
 
-	if (vm_create(&m->vm, &config, &no_engine, &err) < 0 || !(m->bus = pci_bus_create(m->vm, &err)) ||
+	if (vm_create(&m->vm, &config, &no_engine, &err) < 0 ||
+	    !(m->bus = pci_bus_create(m->vm, &err)) ||
 	    pci_bus_add_ecam(m->bus, TEST_ECAM, MIB(256), &err) < 0) {
 		fprintf(stderr, "%s\n", err.text);
 		abort();
@@ -228,7 +232,8 @@ void driver_setup_queue(struct driver *d, unsigned n, uint16_t size)
 	write64(d, d->common + 0x20, q->descriptors);
 	write64(d, d->common + 0x28, q->area_driver);
 	write64(d, d->common + 0x30, q->area_device);
-	q->notify = d->notify + (uint64_t)driver_read(d, d->common + 0x1e, 2) * d->notify_multiplier;
+	q->notify =
+		d->notify + (uint64_t)driver_read(d, d->common + 0x1e, 2) * d->notify_multiplier;
 	q->free_count = q->size;
 	q->avail_wrap = q->used_wrap = true;
 	for (unsigned i = 0; i < q->size; i++) {
@@ -295,8 +300,8 @@ static void put16(struct driver_queue *q, uint64_t gpa, uint16_t v)
 	__atomic_store_n((uint16_t *)(void *)at(q, gpa), v, __ATOMIC_RELEASE);
 }
 
-static void put_table(struct driver_queue *q, uint64_t table, const struct test_buffer *out, unsigned out_count,
-		      const struct test_buffer *in, unsigned in_count)
+static void put_table(struct driver_queue *q, uint64_t table, const struct test_buffer *out,
+		      unsigned out_count, const struct test_buffer *in, unsigned in_count)
 {
 	unsigned total = out_count + in_count;
 
@@ -320,7 +325,8 @@ static void put_table(struct driver_queue *q, uint64_t table, const struct test_
 static bool add_split(struct driver_queue *q, const struct test_buffer *out, unsigned out_count,
 		      const struct test_buffer *in, unsigned in_count, bool indirect, void *token)
 {
-	unsigned total = out_count + in_count, slots = indirect ? 1 : total, head = q->free_head, n = head;
+	unsigned total = out_count + in_count, slots = indirect ? 1 : total, head = q->free_head,
+		 n = head;
 
 	for (unsigned i = 0; i < slots; i++) {
 		uint8_t *p = at(q, q->descriptors + 16 * n);
@@ -328,7 +334,9 @@ static bool add_split(struct driver_queue *q, const struct test_buffer *out, uns
 
 		store_le64(p, indirect ? q->tables[head] : b->gpa);
 		store_le32(p + 8, indirect ? 16 * total : b->len);
-		store_le16(p + 12, indirect ? INDIRECT : (i < out_count ? 0 : WRITE) | (i + 1 < slots ? NEXT : 0));
+		store_le16(p + 12,
+			   indirect ? INDIRECT :
+				      (i < out_count ? 0 : WRITE) | (i + 1 < slots ? NEXT : 0));
 		n = load_le16(p + 14);
 	}
 	if (indirect)
@@ -351,7 +359,8 @@ static bool add_packed(struct driver_queue *q, const struct test_buffer *out, un
 	uint16_t first_flags = 0;
 
 	while (q->lengths[id])
-		id = (id + 5) % q->size; /* ids in an odd order, to catch those who take them for positions */
+		id = (id + 5) %
+		     q->size; /* ids in an odd order, to catch those who take them for positions */
 	if (indirect)
 		put_table(q, q->tables[id], out, out_count, in, in_count);
 	for (unsigned i = 0; i < slots; i++) {
@@ -362,7 +371,8 @@ static bool add_packed(struct driver_queue *q, const struct test_buffer *out, un
 		store_le64(p, indirect ? q->tables[id] : b->gpa);
 		store_le32(p + 8, indirect ? 16 * total : b->len);
 		store_le16(p + 12, id);
-		flags |= indirect ? INDIRECT : (i < out_count ? 0 : WRITE) | (i + 1 < slots ? NEXT : 0);
+		flags |= indirect ? INDIRECT :
+				    (i < out_count ? 0 : WRITE) | (i + 1 < slots ? NEXT : 0);
 		if (i == 0)
 			first_flags = flags;
 		else
@@ -380,8 +390,8 @@ static bool add_packed(struct driver_queue *q, const struct test_buffer *out, un
 	return true;
 }
 
-bool driver_add(struct driver_queue *q, const struct test_buffer *out, unsigned out_count, const struct test_buffer *in,
-		unsigned in_count, void *token)
+bool driver_add(struct driver_queue *q, const struct test_buffer *out, unsigned out_count,
+		const struct test_buffer *in, unsigned in_count, void *token)
 {
 	bool indirect = q->driver->indirect && out_count + in_count > 1;
 
@@ -405,7 +415,8 @@ static bool wants_kick(struct driver_queue *q)
 	if (!d->packed && !d->event_idx)
 		return !(get16(q, q->area_device) & 1);
 	if (!d->packed)
-		return passed(get16(q, q->area_device + 4 + 8 * q->size), q->avail_idx, q->avail_idx - q->added);
+		return passed(get16(q, q->area_device + 4 + 8 * q->size), q->avail_idx,
+			      q->avail_idx - q->added);
 	flags = get16(q, q->area_device + 2) & 3;
 	if (flags != 2)
 		return flags == 0;
@@ -477,7 +488,8 @@ void *driver_used(struct driver_queue *q, uint32_t *len)
 {
 	uint32_t ignored;
 
-	return q->driver->packed ? used_packed(q, len ? len : &ignored) : used_split(q, len ? len : &ignored);
+	return q->driver->packed ? used_packed(q, len ? len : &ignored) :
+				   used_split(q, len ? len : &ignored);
 }
 
 void *driver_wait(struct driver_queue *q, uint32_t *len)
@@ -504,7 +516,8 @@ void driver_enable_interrupts(struct driver_queue *q, bool enable)
 		put16(q, q->area_driver + 2, !enable ? 1 : d->event_idx ? 2 : 0);
 	} else if (d->event_idx) {
 		/* "none" is an event far away, as drivers do it */
-		put16(q, q->area_driver + 4 + 2 * q->size, enable ? q->last_used : q->last_used - 1);
+		put16(q, q->area_driver + 4 + 2 * q->size,
+		      enable ? q->last_used : q->last_used - 1);
 	} else {
 		put16(q, q->area_driver, !enable);
 	}

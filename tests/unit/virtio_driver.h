@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The other side of virtio: a machine without CPUs, and a driver that does to our devices what Linux's virtio_pci and
- * virtio_ring do: finds them through ECAM, walks capabilities, negotiates, and runs split and packed rings with
- * indirect descriptors and event indexes. For the unit tests and the fuzz harness.
+ * The other side of virtio: a machine without CPUs, and a driver that does to our devices what
+ * Linux's virtio_pci and virtio_ring do: finds them through ECAM, walks capabilities, negotiates,
+ * and runs split and packed rings with indirect descriptors and event indexes. For the unit tests
+ * and the fuzz harness.
  */
 #ifndef LODGE_TESTS_VIRTIO_DRIVER_H
 #define LODGE_TESTS_VIRTIO_DRIVER_H
@@ -31,11 +32,13 @@ struct test_machine {
 	uint64_t allocated;                 /* next free guest-physical address */
 };
 
-/* A VM of TEST_RAM bytes and its PCI bus; loop: with its event-loop thread running once devices are there. */
+/* A VM of TEST_RAM bytes and its PCI bus; loop: with its event-loop thread running once devices
+ * are there. */
 struct test_machine *test_machine_create(unsigned cpus);
 void test_machine_start_loop(struct test_machine *m);
 void test_machine_destroy(struct test_machine *m);
-/* len bytes of guest memory, zeroed, aligned to 4 KiB; returns the address. Starts over from test_machine_free_all(). */
+/* len bytes of guest memory, zeroed, aligned to 4 KiB; returns the address. Starts over from
+ * test_machine_free_all(). */
 uint64_t test_alloc(struct test_machine *m, uint64_t len);
 void test_free_all(struct test_machine *m);
 static inline void *test_host(struct test_machine *m, uint64_t gpa)
@@ -62,8 +65,8 @@ struct driver_queue {
 	/* packed */
 	uint16_t next_avail, next_used;
 	bool avail_wrap, used_wrap;
-	uint16_t added;   /* since the last kick */
-	unsigned kicks;   /* notifications really written */
+	uint16_t added; /* since the last kick */
+	unsigned kicks; /* notifications really written */
 };
 
 struct driver {
@@ -93,8 +96,8 @@ void driver_write(struct driver *d, uint64_t gpa, uint32_t value, unsigned size)
 uint8_t driver_status(struct driver *d);
 
 /* Make a chain available; false if there is no room. token comes back from driver_used(). */
-bool driver_add(struct driver_queue *q, const struct test_buffer *out, unsigned out_count, const struct test_buffer *in,
-		unsigned in_count, void *token);
+bool driver_add(struct driver_queue *q, const struct test_buffer *out, unsigned out_count,
+		const struct test_buffer *in, unsigned in_count, void *token);
 /* Notify the device if it wants that; returns whether it did. */
 bool driver_kick(struct driver_queue *q);
 /* The next used chain's token, or NULL. */
