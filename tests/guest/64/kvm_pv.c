@@ -86,7 +86,7 @@ static void handler(struct frame *f)
 	uint8_t was;
 
 	hits++;
-	asm volatile("btr $0, %1; setc %0" : "=q"(was), "+m"(eoi_word) : : "cc", "memory");
+	asm volatile("btrl $0, %1; setc %0" : "=q"(was), "+m"(eoi_word) : : "cc", "memory");
 	if (was)
 		skipped_eoi++;
 	else

@@ -171,11 +171,19 @@ static void timer(void)
 	cli();
 	window();
 	/* divide by 16 counts 16 times slower */
-	reg_write(APIC_TIMER_DCR, 3);
 	reg_write(APIC_LVT_TIMER, 0x10090);
-	reg_write(APIC_TIMER_ICT, 0xffffffff);
-	spin(10000);
-	t0 = 0xffffffffu - (uint32_t)reg_read(APIC_TIMER_CCT);
+	for (unsigned tries = 0; tries < 20; tries++) { /* a busy host disturbs the measurement */
+		reg_write(APIC_TIMER_DCR, 0xb);
+		reg_write(APIC_TIMER_ICT, 0xffffffff);
+		spin(5000);
+		ticks = 0xffffffffu - (uint32_t)reg_read(APIC_TIMER_CCT);
+		reg_write(APIC_TIMER_DCR, 3);
+		reg_write(APIC_TIMER_ICT, 0xffffffff);
+		spin(5000);
+		t0 = 0xffffffffu - (uint32_t)reg_read(APIC_TIMER_CCT);
+		if (t0 * 16 > ticks / 2 && t0 * 16 < ticks * 2)
+			break;
+	}
 	CHECK("divider", t0 * 16 > ticks / 2 && t0 * 16 < ticks * 2);
 	reg_write(APIC_TIMER_ICT, 0);
 }

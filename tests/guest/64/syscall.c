@@ -131,7 +131,7 @@ static void test_sysenter(void)
 		USER(u_sysenter32, 0);
 		uc.cs = SEL_UCODE32 | 3;
 		CHECK_EQ("sysenter-compat-amd", run(&uc), UD);
-		CHECK_EQ("sysexit-in-long-mode-amd", VECTOR_OF("sysexit", :), UD);
+		CHECK_EQ("sysexit-in-long-mode-amd", VECTOR_OF("sysexitl", :), UD);
 		return;
 	}
 	CHECK_EQ("sysenter-cs-null", run(&uc), GP);
@@ -192,7 +192,7 @@ static void test_bases(void)
 	CHECK_EQ("fs-base", v, 0xbbbb);
 	asm volatile("mov $-8, %%rax; lea 8(%%rax), %%rax; mov %%fs:(%%rax), %0" : "=r"(v) : : "rax");
 	CHECK_EQ("fs-base-with-register", v, 0xbbbb);
-	CHECK_EQ("lea-ignores-base", ({ asm volatile("lea %%fs:8, %0" : "=r"(v)); v; }), 8);
+	CHECK_EQ("lea-ignores-base", ({ asm volatile(".byte 0x64; lea 8, %0" : "=r"(v)); v; }), 8);
 	TRY("wrmsr", : : "c"(MSR_FS_BASE), "a"(0), "d"(0x8000) : "memory");
 	CHECK_EQ("fs-base-noncanonical", trap.vector, GP);
 	TRY("wrmsr", : : "c"(MSR_KERNEL_GS_BASE), "a"(0), "d"(0x8000) : "memory");
