@@ -7,12 +7,17 @@
  * time when asked for. One timer fires at the rising edges of counter 0's output, which is IRQ 0. A count takes
  * effect at once, not one clock later; an edge of IRQ 0 is presented as a short low pulse at the right moment instead
  * of the waveform's own low phase.
+ *
+ * Systems count these interrupts to keep time. So edges that come late because the host was busy are made up for, at
+ * some distance from each other; only a backlog of more than half a second is dropped.
  */
 #include "device/i8254.h"
 
 #include "base/util.h"
 
 #define NS_PER_S 1000000000ull
+#define BACKLOG_MAX_NS 500000000ull
+#define GAP_MIN_NS 20000 /* between two edges: more would keep the event loop from everything else */
 #define REFRESH_NS 15085 /* one DRAM refresh request: port 0x61 bit 4 toggles */
 
 enum access { ACCESS_LATCH, ACCESS_LOW, ACCESS_HIGH, ACCESS_BOTH };
@@ -43,6 +48,8 @@ struct i8254 {
 	struct irq_line irq0;
 	bool irq_level;
 	struct vm_timer timer;
+	uint64_t last_edge; /* guest ns at which the edge delivered last was due */
+	uint64_t next_edge; /* and that for which the timer is armed */
 };
 
 #define COUNTER(member) STATE_FIELD(struct counter, member)
@@ -58,6 +65,8 @@ static const struct state_field pit_fields[] = {
 	STATE_FIELD(struct i8254, port61),
 	STATE_FIELD(struct i8254, irq_level),
 	STATE_TIMER_FIELD(struct i8254, timer),
+	STATE_FIELD(struct i8254, last_edge),
+	STATE_FIELD(struct i8254, next_edge),
 	STATE_END,
 };
 
@@ -179,7 +188,18 @@ static void set_irq(struct i8254 *pit, bool level)
 	}
 }
 
-/* Arm the timer for the next rising edge of counter 0's output after now. */
+/* The first edge of a periodic counter after the one delivered last, unless that is too long ago. */
+static uint64_t next_periodic_edge(const struct counter *c, uint64_t last_edge, uint64_t now)
+{
+	uint64_t from = now > BACKLOG_MAX_NS && last_edge < now - BACKLOG_MAX_NS ? now - BACKLOG_MAX_NS : last_edge, edge;
+
+	if (from < c->start)
+		return c->start; /* where a new count took over */
+	edge = c->start + ticks_to_ns((ns_to_ticks(from - c->start) / c->count + 1) * c->count);
+	return c->next_count ? MIN(edge, c->next_at) : edge;
+}
+
+/* Arm the timer for the next rising edge of counter 0's output. */
 static void schedule(struct i8254 *pit, uint64_t now)
 {
 	struct counter *c = &pit->counters[0];
@@ -190,7 +210,11 @@ static void schedule(struct i8254 *pit, uint64_t now)
 		return;
 	}
 	if (periodic(c)) {
-		at = c->next_count ? c->next_at : c->start + ticks_to_ns((d / c->count + 1) * c->count);
+		at = next_periodic_edge(c, pit->last_edge, now);
+		pit->next_edge = at;
+		if (at <= now) /* late: a quarter of a period after the one before */
+			at = now + ticks_to_ns(c->count) / 4;
+		at = MAX(at, now + GAP_MIN_NS);
 	} else {
 		uint64_t edge = c->mode == 0 ? c->count : c->count + 1ull;
 
@@ -218,6 +242,7 @@ static void timer_fired(void *opaque)
 			set_irq(pit, false);
 		if (output(&pit->counters[0], now) || periodic(&pit->counters[0]))
 			set_irq(pit, true);
+		pit->last_edge = pit->next_edge;
 		schedule(pit, now);
 	}
 	pthread_mutex_unlock(&pit->lock);
@@ -255,6 +280,8 @@ static void load(struct i8254 *pit, unsigned n, uint16_t raw, uint64_t now)
 		c->next_count = 0;
 		c->start = now;
 		c->held_ticks = 0;
+		if (n == 0)
+			pit->last_edge = now;
 	}
 	c->loaded = true;
 	counter_changed(pit, n, now);

@@ -208,7 +208,7 @@ static void end_top(struct lapic *a)
 }
 
 /* Take the flag back from the guest; if the guest had cleared it, the interrupt has ended. */
-static void sync_pv_eoi(struct lapic *a)
+void lapic_sync_pv_eoi(struct lapic *a)
 {
 	if (likely(!a->pv_eoi_armed))
 		return;
@@ -229,7 +229,7 @@ static void arm_pv_eoi(struct lapic *a, int vector)
 
 void lapic_end_of_interrupt(struct lapic *a)
 {
-	sync_pv_eoi(a);
+	lapic_sync_pv_eoi(a);
 	end_top(a);
 	lapic_update(a);
 }
@@ -239,7 +239,7 @@ static int op_pending_vector(void *apic)
 	struct lapic *a = apic;
 
 	if (a->pv_eoi_armed && vcpu_current() == a->vcpu)
-		sync_pv_eoi(a);
+		lapic_sync_pv_eoi(a);
 	if (extint_pending(a))
 		return 0; /* the vector is known only after the INTA cycle */
 	return deliverable(a);
@@ -250,7 +250,7 @@ static int op_acknowledge(void *apic)
 	struct lapic *a = apic;
 	int vector = -1;
 
-	sync_pv_eoi(a);
+	lapic_sync_pv_eoi(a);
 	if (extint_pending(a)) {
 		atomic_store(&a->extint_message, false);
 		if (a->bus->pic_acknowledge)
@@ -281,7 +281,7 @@ static void op_write_tpr(void *apic, uint64_t cr8)
 	struct lapic *a = apic;
 
 	atomic_store_explicit(&a->tpr, (uint32_t)(cr8 & 15) << 4, memory_order_relaxed);
-	sync_pv_eoi(a);
+	lapic_sync_pv_eoi(a);
 	lapic_update(a);
 }
 
@@ -328,7 +328,7 @@ int lapic_pv_eoi_write_msr(struct vcpu *vcpu, uint64_t value)
 
 	if (value & 2)
 		return -1;
-	sync_pv_eoi(a);
+	lapic_sync_pv_eoi(a);
 	a->pv_eoi_flag = NULL;
 	if (value & 1) {
 		uint8_t *flag = guest_memory_host(&vcpu->vm->memory, gpa, 4, true);
@@ -360,7 +360,7 @@ static const struct state_field lapic_fields[] = {
 
 static void before_save(void *object)
 {
-	sync_pv_eoi(object);
+	lapic_sync_pv_eoi(object);
 }
 
 static int after_load(void *object, struct error *err)

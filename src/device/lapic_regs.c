@@ -34,6 +34,7 @@ static uint32_t read_register(struct lapic *a, unsigned reg, bool *known)
 {
 	unsigned word = reg >> 4 & 7;
 
+	lapic_sync_pv_eoi(a);
 	switch (reg) {
 	case REG_ID:
 		return read_id(a);
@@ -121,6 +122,7 @@ static void write_icr(struct lapic *a, uint64_t icr)
 /* False if there is no such register to write. */
 static bool write_register(struct lapic *a, unsigned reg, uint32_t value)
 {
+	lapic_sync_pv_eoi(a);
 	switch (reg) {
 	case REG_ID: /* fixed, as on current processors */
 		return true;

@@ -126,6 +126,8 @@ void lapic_post_local(struct lapic *a, enum lapic_lvt entry);
 void lapic_update(struct lapic *a);
 uint32_t lapic_ppr(const struct lapic *a);
 void lapic_end_of_interrupt(struct lapic *a);
+/* The guest looks at its APIC: let a PV EOI it made show first. */
+void lapic_sync_pv_eoi(struct lapic *a);
 void lapic_error(struct lapic *a, uint32_t bits);
 
 /* ---- lapic_timer.c ---- */

@@ -247,6 +247,24 @@ static void test_port61(void **state)
 	assert_true(changes >= 99);
 }
 
+/* The host was away for a while: late edges are made up for, within a limit. */
+static void test_late(void **state)
+{
+	struct vm_priv *priv = vm_priv(vm);
+
+	(void)state;
+	program(0, 2, 1193); /* 1 kHz */
+	irq.edges = 0;
+	atomic_fetch_add(&priv->clock.base_ns, 100000000);
+	test_advance(vm, 50000000);
+	assert_in_range(irq.edges, 149, 150);
+	test_advance(vm, 10000000);
+	assert_in_range(irq.edges, 159, 160);
+	atomic_fetch_add(&priv->clock.base_ns, 3600000000000);
+	test_advance(vm, 1000000000);
+	assert_in_range(irq.edges, 160 + 1490, 160 + 1510);
+}
+
 static void test_reset(void **state)
 {
 	(void)state;
@@ -262,7 +280,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_mode0),  TEST(test_mode2),  TEST(test_mode3),	 TEST(test_gate), TEST(test_one_shots),
-		TEST(test_access), TEST(test_port61), TEST(test_reset),
+		TEST(test_access), TEST(test_port61), TEST(test_late),   TEST(test_reset),
 	};
 
 	return cmocka_run_group_tests_name("i8254", tests, NULL, NULL);

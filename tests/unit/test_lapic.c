@@ -491,6 +491,10 @@ static void test_pv_eoi(void **state)
 	assert_int_equal(take(0), 0x40);
 	assert_int_equal(*flag, 1);
 	*flag = 0; /* the guest's EOI */
+	assert_int_equal(rd(0, MSR_ISR + 2), 0); /* it shows */
+	wr(0, MSR_SELF, 0x40);
+	assert_int_equal(take(0), 0x40);
+	*flag = 0;
 	wr(1, MSR_ICR, icr(0, 0x40));
 	assert_int_equal(take(0), 0x40); /* accepted again: the first had ended */
 	assert_int_equal(*flag, 1);
