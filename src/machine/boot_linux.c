@@ -20,6 +20,7 @@
 
 #include "base/util.h"
 #include "machine/boot.h"
+#include "machine/bzimage_crc.h"
 #include "machine/decompress.h"
 #include "machine/elf_image.h"
 
@@ -398,19 +399,32 @@ static int boot_whole(struct bzimage *bz, struct boot *boot, struct error *err)
 	return boot_enter_protected(boot, at, err);
 }
 
-int boot_bzimage(struct boot *boot, const struct file_map *kernel, struct error *err)
+static int load(struct bzimage *bz, struct boot *boot, struct error *err)
 {
-	struct bzimage bz = { 0 };
 	unsigned used = boot->used_count;
 
-	if (check_header(&bz, kernel, err) || check_complete(&bz, err))
-		return -1;
 	if (!boot->keep_compressed) {
-		int result = boot_unpacked(&bz, boot, err);
+		int result = boot_unpacked(bz, boot, err);
 
 		if (result <= 0)
 			return result;
 		boot->used_count = used;
 	}
-	return boot_whole(&bz, boot, err);
+	return boot_whole(bz, boot, err);
+}
+
+int boot_bzimage(struct boot *boot, const struct file_map *kernel, struct error *err)
+{
+	struct bzimage bz = { 0 };
+	struct bzimage_crc crc;
+	int result;
+
+	if (check_header(&bz, kernel, err) || check_complete(&bz, err))
+		return -1;
+	bzimage_crc_start(&crc, kernel->data, kernel->size, kernel->size - bz.body_size);
+	result = load(&bz, boot, err);
+	if (!bzimage_crc_finish(&crc) && result == 0)
+		return error_set(err, 0, "kernel '%s' is corrupt: its checksum is wrong",
+				 kernel->path);
+	return result;
 }

@@ -173,6 +173,8 @@ int elf_parse(struct elf_image *image, const uint8_t *data, size_t available, si
 		Elf64_Phdr ph;
 
 		read_program_header(image, phoff + (uint64_t)i * phentsize, &ph);
+		if (ph.p_type == PT_INTERP || ph.p_type == PT_TLS)
+			return error_set(err, 0, "'%s' is a program, not a kernel", name);
 		if (ph.p_type != PT_LOAD && ph.p_type != PT_NOTE)
 			continue;
 		if (!in_file(image, ph.p_offset, ph.p_filesz))

@@ -405,6 +405,38 @@ static void test_bzimage_packed(void **test)
 	assert_int_equal(s->boot.state.cr0, X86_CR0_PE | X86_CR0_ET);
 }
 
+/* Kernels before 6.15 have a CRC-32 at their end, which secure-boot signing does not change. */
+static void test_bzimage_checksum(void **test)
+{
+	struct scene *s = *test;
+	uint8_t *pe = s->file + 0x40;
+	uint32_t crc;
+
+	make_plain_bzimage(s);
+	memcpy(s->file, "MZ", 2);
+	store_le32(s->file + 0x3c, 0x40);
+	memcpy(pe, "PE\0\0", 4);
+	store_le16(pe + 24, 0x20b);
+	store_le16(s->file + 0x20e, 0x300); /* the version string is at 0x500 */
+	memcpy(s->file + 0x500, "6.14.9-test", 12);
+	crc = (uint32_t)crc32(0, s->file, (uInt)s->size - 4) ^ 0xffffffff;
+	store_le32(s->file + s->size - 4, crc);
+	assert_int_equal(load(s), 0);
+	store_le32(pe + 24 + 64, 0x12345678); /* signed: checksum and certificate table */
+	store_le64(pe + 24 + 144, 0x1122334455667788);
+	assert_int_equal(load(s), 0);
+	s->file[s->size - 1000] ^= 1;
+	expect_error(s, "checksum");
+	memcpy(s->file + 0x500, "6.15.0-test", 12);
+	assert_int_equal(load(s), 0);
+	memcpy(s->file + 0x500, "not a number", 13);
+	assert_int_equal(load(s), 0);
+	memcpy(s->file + 0x500, "5.10.0-test", 12);
+	expect_error(s, "checksum");
+	store_le16(s->file + 0x20e, 0xffff); /* beyond the set-up part */
+	assert_int_equal(load(s), 0);
+}
+
 static void test_bzimage_bad(void **test)
 {
 	struct scene *s = *test;
@@ -527,6 +559,9 @@ static void test_elf_bad(void **test)
 	make_elf64(s->file, EM_X86_64);
 	s->file[offsetof(Elf64_Ehdr, e_phnum)] = 0;
 	expect_error(s, "not an executable");
+	make_elf64(s->file, EM_X86_64);
+	s->file[ph] = PT_TLS;
+	expect_error(s, "a program");
 }
 
 /* ---- multiboot ---- */
@@ -837,13 +872,21 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_bzimage_whole),   TEST(test_bzimage_32bit),
-		TEST(test_bzimage_moved),   TEST(test_bzimage_packed),
-		TEST(test_bzimage_bad),     TEST(test_elf_linux),
-		TEST(test_elf_pvh),         TEST(test_elf_bad),
-		TEST(test_multiboot_elf),   TEST(test_multiboot_addresses),
-		TEST(test_bad_files),       TEST(test_mangled),
-		cmocka_unit_test(test_lz4), cmocka_unit_test(test_lz4_large),
+		TEST(test_bzimage_whole),
+		TEST(test_bzimage_32bit),
+		TEST(test_bzimage_moved),
+		TEST(test_bzimage_packed),
+		TEST(test_bzimage_checksum),
+		TEST(test_bzimage_bad),
+		TEST(test_elf_linux),
+		TEST(test_elf_pvh),
+		TEST(test_elf_bad),
+		TEST(test_multiboot_elf),
+		TEST(test_multiboot_addresses),
+		TEST(test_bad_files),
+		TEST(test_mangled),
+		cmocka_unit_test(test_lz4),
+		cmocka_unit_test(test_lz4_large),
 	};
 
 	return cmocka_run_group_tests_name("boot", tests, NULL, NULL);
