@@ -3,8 +3,8 @@
  * MSI-X: a table of messages in a BAR, with masks and pending bits.
  *
  * BAR layout: the table at 0 (16 bytes an entry), the pending bits at 2048. A vector that is raised
- * while it or the whole function is masked sets its pending bit, and is sent when both masks have
- * gone. The lock is a leaf: nothing but msi_send() is called under it.
+ * while it or the whole function is masked, or bus mastering is off, sets its pending bit, and is
+ * sent when both masks have gone. The lock is a leaf: nothing but msi_send() is called under it.
  *
  * Source: PCI Local Bus Specification 3.0, 6.8.2 and 6.8.3.5. Table accesses are by dword or qword
  * there; others get what the bytes hold, and partial writes are dropped.
@@ -50,14 +50,14 @@ static void send_or_pend(struct msix *msix, unsigned n)
 {
 	struct msix_entry *entry = &msix->table[n];
 
-	if (msix->function_masked || (entry->control & ENTRY_MASKED)) {
+	if (msix->function_masked || (entry->control & ENTRY_MASKED) ||
+	    !atomic_load_explicit(&msix->dev->bus_master, memory_order_relaxed)) {
 		msix->pending |= BIT(n);
 		return;
 	}
 	msix->pending &= ~BIT(n);
-	if (atomic_load_explicit(&msix->dev->bus_master, memory_order_relaxed))
-		msi_send(msix->dev->bus->vm,
-			 (uint64_t)entry->address_high << 32 | entry->address_low, entry->data);
+	msi_send(msix->dev->bus->vm, (uint64_t)entry->address_high << 32 | entry->address_low,
+		 entry->data);
 }
 
 static void deliver_pending(struct msix *msix)
