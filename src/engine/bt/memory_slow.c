@@ -280,8 +280,14 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 	v->commit_first = first;
 	if (likely(first == size)) {
 		if (likely(plain(&ref[0], write))) {
-			if (likely(!(write && ref[0].code) && !slow))
-				return at_site(site, site->retry);
+			if (likely(!(write && ref[0].code) && !slow)) {
+				const struct bt_table *tb = v->tables[(v->mode & BT_MODE_CLASS) >> BT_MODE_CLASS_SHIFT];
+
+				/* Try again only if the inline check will now succeed: nothing else bounds the number of tries. */
+				if (likely(bt_tlb_lookup(tb, linear, write)))
+					return at_site(site, site->retry);
+				return in_place(v, site, ref[0].host, false);
+			}
 			v->stats.slow_code += write && ref[0].code;
 			if (write && ref[0].code && must_run_alone(v, site))
 				return 0;

@@ -226,11 +226,43 @@ static uint8_t pick_spill(const struct x86_insn *insn)
 
 static const uint8_t identity_map[2] = { X86_R10, X86_R11 };
 
+/* vzeroupper and vzeroall outside 64-bit mode leave registers 8-31 alone: done register by register. */
+static void translate_vzero(struct translator *t)
+{
+	struct bt_buf *b = &t->hot;
+
+	for (unsigned i = 0; i < 8; i++) {
+		uint8_t modrm = (uint8_t)(0xc0 | i << 3 | i);
+
+		if (t->insn->vl == 32) /* vpxor xmm, xmm, xmm */
+			emit_bytes(b, (const uint8_t[]){ 0xc5, (uint8_t)(0x81 | (~i & 15) << 3), 0xef, modrm }, 4);
+		else /* vmovdqa xmm, xmm: clears all above bit 127 */
+			emit_bytes(b, (const uint8_t[]){ 0xc5, 0xf9, 0x6f, modrm }, 4);
+	}
+}
+
+/* VPINSRD/VPEXTRD with W = 1 outside 64-bit mode: AMD's processors raise #UD, Intel's ignore W (SDM vol. 2, VPINSRQ). */
+static bool undefined_w(const struct translator *t)
+{
+	const struct x86_insn *insn = t->insn;
+	const uint8_t *op = t->code + insn->opcode_offset;
+
+	if (t->long_mode || insn->map != X86_MAP_0F3A || (insn->opcode != 0x16 && insn->opcode != 0x22) ||
+	    !bt_system(t->request->cpu)->features.is_amd)
+		return false;
+	return insn->encoding == X86_ENC_VEX && op[-2] != 0xc5 && op[-1] & 0x80; /* EVEX.W is ignored by both */
+}
+
 static void translate_register_form(struct translator *t)
 {
 	const struct x86_insn *insn = t->insn;
 	struct bt_buf *b = &t->hot;
 	bool raw;
+
+	if (!t->long_mode && insn->encoding == X86_ENC_VEX && insn->map == X86_MAP_0F && insn->opcode == 0x77) {
+		translate_vzero(t);
+		return;
+	}
 
 	bt_flags_before_insn(t, NO_REG);
 	for (unsigned r = X86_R10; r <= X86_R11; r++)
@@ -450,7 +482,10 @@ void bt_translate_copy(struct translator *t)
 	default:
 		break;
 	}
-	if (insn->has_mem && insn->mem_access)
+	if (undefined_w(t)) {
+		bt_emit_helper(t, bt_help_undefined, false);
+		t->ended = true;
+	} else if (insn->has_mem && insn->mem_access)
 		translate_memory_form(t);
 	else if (!insn->has_mem)
 		translate_register_form(t);
