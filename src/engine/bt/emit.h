@@ -56,14 +56,16 @@ static inline void emit64(struct bt_buf *b, uint64_t v)
 
 /* ModRM, SIB and displacement for a memory operand; reg: low three bits go to ModRM.reg. wide_disp: never use
  * disp8 (EVEX would scale it). */
-static inline void emit_modrm_mem(struct bt_buf *b, unsigned reg, const struct host_mem *m, bool wide_disp)
+static inline void emit_modrm_mem(struct bt_buf *b, unsigned reg, const struct host_mem *m,
+				  bool wide_disp)
 {
 	unsigned mod;
 
 	reg &= 7;
 	if (m->base == NO_REG) { /* [index*s + disp32] or [disp32] */
 		emit8(b, (uint8_t)(reg << 3 | 4));
-		emit8(b, (uint8_t)(m->scale << 6 | (m->index == NO_REG ? 4 : m->index & 7) << 3 | 5));
+		emit8(b,
+		      (uint8_t)(m->scale << 6 | (m->index == NO_REG ? 4 : m->index & 7) << 3 | 5));
 		emit32(b, (uint32_t)m->disp);
 		return;
 	}
@@ -77,7 +79,8 @@ static inline void emit_modrm_mem(struct bt_buf *b, unsigned reg, const struct h
 		emit8(b, (uint8_t)(mod << 6 | reg << 3 | (m->base & 7)));
 	} else {
 		emit8(b, (uint8_t)(mod << 6 | reg << 3 | 4));
-		emit8(b, (uint8_t)(m->scale << 6 | (m->index == NO_REG ? 4 : m->index & 7) << 3 | (m->base & 7)));
+		emit8(b, (uint8_t)(m->scale << 6 | (m->index == NO_REG ? 4 : m->index & 7) << 3 |
+				   (m->base & 7)));
 	}
 	if (mod == 1)
 		emit8(b, (uint8_t)m->disp);
@@ -88,14 +91,16 @@ static inline void emit_modrm_mem(struct bt_buf *b, unsigned reg, const struct h
 /* REX for reg and a memory operand; emitted only if needed. */
 static inline void emit_rex_mem(struct bt_buf *b, bool w, unsigned reg, const struct host_mem *m)
 {
-	uint8_t rex = (uint8_t)(w << 3 | (reg >> 3 & 1) << 2 | (m->index != NO_REG && m->index >= 8) << 1 |
+	uint8_t rex = (uint8_t)(w << 3 | (reg >> 3 & 1) << 2 |
+				(m->index != NO_REG && m->index >= 8) << 1 |
 				(m->base != NO_REG && m->base >= 8));
 	if (rex)
 		emit8(b, 0x40 | rex);
 }
 
 /* op reg, [m] for a one-byte opcode, 64- or 32-bit. */
-static inline void emit_op_mem(struct bt_buf *b, bool w, uint8_t opcode, unsigned reg, const struct host_mem *m)
+static inline void emit_op_mem(struct bt_buf *b, bool w, uint8_t opcode, unsigned reg,
+			       const struct host_mem *m)
 {
 	emit_rex_mem(b, w, reg, m);
 	emit8(b, opcode);
@@ -108,7 +113,8 @@ static inline void emit_lea(struct bt_buf *b, bool w, unsigned dst, const struct
 /* lea dst, [base + disp] */
 static inline void emit_lea_disp(struct bt_buf *b, bool w, unsigned dst, int base, int32_t disp)
 {
-	emit_lea(b, w, dst, &(struct host_mem){ .base = (int8_t)base, .index = NO_REG, .disp = disp });
+	emit_lea(b, w, dst,
+		 &(struct host_mem){ .base = (int8_t)base, .index = NO_REG, .disp = disp });
 }
 /* mov dst, src */
 static inline void emit_mov(struct bt_buf *b, bool w, unsigned dst, unsigned src)
@@ -164,7 +170,8 @@ static inline void emit_store_gs(struct bt_buf *b, bool w, unsigned reg, int32_t
 	emit_op_gs(b, w, 0x89, reg, disp);
 }
 /* op reg, gs:[index*8 + disp32] */
-static inline void emit_op_gs_index8(struct bt_buf *b, bool w, uint8_t opcode, unsigned reg, unsigned index, int32_t disp)
+static inline void emit_op_gs_index8(struct bt_buf *b, bool w, uint8_t opcode, unsigned reg,
+				     unsigned index, int32_t disp)
 {
 	uint8_t rex = (uint8_t)(w << 3 | (reg >> 3) << 2 | (index >> 3) << 1);
 

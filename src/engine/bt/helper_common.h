@@ -43,27 +43,30 @@ static inline enum bt_result helper_jump(struct bt_cpu *cpu, const struct bt_cal
 	effects = s->effects;
 	if (effects)
 		bt_apply_effects(cpu);
-	return (effects & X86_EFFECT_INTERRUPTS) && bt_vcpu_of(cpu)->vcpu->irq_pending ? BT_LEAVE : BT_JUMP;
+	return (effects & X86_EFFECT_INTERRUPTS) && bt_vcpu_of(cpu)->vcpu->irq_pending ? BT_LEAVE :
+											 BT_JUMP;
 }
 
 /* Linear address of an offset in a segment for size bytes. */
-static inline int helper_linear(struct bt_cpu *cpu, unsigned seg, uint64_t offset, unsigned size, bool write,
-				uint64_t *linear, struct x86_fault *fault)
+static inline int helper_linear(struct bt_cpu *cpu, unsigned seg, uint64_t offset, unsigned size,
+				bool write, uint64_t *linear, struct x86_fault *fault)
 {
 	if (likely(x86_in_64bit(&cpu->state))) {
 		*linear = offset + (seg >= X86_FS ? cpu->state.seg[seg].base : 0);
 		/* Canonical form is checked by the access, but for the stack segment the vector differs. */
-		if (seg == X86_SS && unlikely(!bt_canonical(*linear) || !bt_canonical(*linear + size - 1))) {
+		if (seg == X86_SS &&
+		    unlikely(!bt_canonical(*linear) || !bt_canonical(*linear + size - 1))) {
 			*fault = (struct x86_fault){ .vector = X86_SS_FAULT, .has_error = true };
 			return -1;
 		}
 		return 0;
 	}
-	return x86_linear_address(bt_system(cpu), (enum x86_seg)seg, offset, size, write, linear, fault);
+	return x86_linear_address(bt_system(cpu), (enum x86_seg)seg, offset, size, write, linear,
+				  fault);
 }
 
-static inline int helper_load(struct bt_cpu *cpu, unsigned seg, uint64_t offset, void *buf, unsigned size,
-			      struct x86_fault *fault)
+static inline int helper_load(struct bt_cpu *cpu, unsigned seg, uint64_t offset, void *buf,
+			      unsigned size, struct x86_fault *fault)
 {
 	uint64_t linear;
 
@@ -72,8 +75,8 @@ static inline int helper_load(struct bt_cpu *cpu, unsigned seg, uint64_t offset,
 	return bt_read(cpu, linear, buf, size, fault);
 }
 
-static inline int helper_store(struct bt_cpu *cpu, unsigned seg, uint64_t offset, const void *buf, unsigned size,
-			       struct x86_fault *fault)
+static inline int helper_store(struct bt_cpu *cpu, unsigned seg, uint64_t offset, const void *buf,
+			       unsigned size, struct x86_fault *fault)
 {
 	uint64_t linear;
 
@@ -99,7 +102,8 @@ static inline void helper_set_rsp(struct bt_cpu *cpu, uint64_t value)
 }
 
 /* In 64-bit mode a stack access to a non-canonical address is #SS(0), not #GP(0) (SDM vol. 1, 3.3.7.1). */
-static inline int helper_stack_fault(struct bt_cpu *cpu, uint64_t rsp, int rc, struct x86_fault *fault)
+static inline int helper_stack_fault(struct bt_cpu *cpu, uint64_t rsp, int rc,
+				     struct x86_fault *fault)
 {
 	if (unlikely(rc < 0) && fault->vector == X86_GP && x86_in_64bit(&cpu->state) &&
 	    (int64_t)(rsp << 16) >> 16 != (int64_t)rsp)
@@ -108,14 +112,21 @@ static inline int helper_stack_fault(struct bt_cpu *cpu, uint64_t rsp, int rc, s
 }
 
 /* Push and pop size bytes without moving RSP: it is the caller's to move when all went well. */
-static inline int helper_push_at(struct bt_cpu *cpu, uint64_t rsp, uint64_t value, unsigned size, struct x86_fault *fault)
+static inline int helper_push_at(struct bt_cpu *cpu, uint64_t rsp, uint64_t value, unsigned size,
+				 struct x86_fault *fault)
 {
-	return helper_stack_fault(cpu, rsp, helper_store(cpu, X86_SS, rsp & helper_stack_mask(cpu), &value, size, fault), fault);
+	return helper_stack_fault(cpu, rsp,
+				  helper_store(cpu, X86_SS, rsp & helper_stack_mask(cpu), &value,
+					       size, fault),
+				  fault);
 }
-static inline int helper_pop_at(struct bt_cpu *cpu, uint64_t rsp, uint64_t *value, unsigned size, struct x86_fault *fault)
+static inline int helper_pop_at(struct bt_cpu *cpu, uint64_t rsp, uint64_t *value, unsigned size,
+				struct x86_fault *fault)
 {
 	*value = 0;
-	return helper_stack_fault(cpu, rsp, helper_load(cpu, X86_SS, rsp & helper_stack_mask(cpu), value, size, fault), fault);
+	return helper_stack_fault(
+		cpu, rsp,
+		helper_load(cpu, X86_SS, rsp & helper_stack_mask(cpu), value, size, fault), fault);
 }
 
 static inline uint64_t helper_mask(unsigned size)

@@ -93,8 +93,8 @@ enum bt_result bt_help_fpu_check(struct bt_cpu *cpu, const struct bt_call *call)
 }
 
 /* Far pointer operand of CALL and JMP: immediate, or memory (offset first). */
-static int far_pointer(struct bt_cpu *cpu, const struct bt_call *call, uint16_t *selector, uint64_t *offset,
-		       struct x86_fault *fault)
+static int far_pointer(struct bt_cpu *cpu, const struct bt_call *call, uint16_t *selector,
+		       uint64_t *offset, struct x86_fault *fault)
 {
 	uint8_t buf[10] = { 0 };
 	uint64_t o = 0;
@@ -151,7 +151,8 @@ enum bt_result bt_help_ret_far(struct bt_cpu *cpu, const struct bt_call *call)
 	unsigned pop = call->opcode == 0xca ? (uint16_t)call->imm : 0;
 
 	helper_begin(cpu, call);
-	return helper_jump(cpu, call, x86_far_return(bt_system(cpu), call->opsize, pop, &fault), &fault);
+	return helper_jump(cpu, call, x86_far_return(bt_system(cpu), call->opsize, pop, &fault),
+			   &fault);
 }
 
 enum bt_result bt_help_iret(struct bt_cpu *cpu, const struct bt_call *call)
@@ -162,14 +163,17 @@ enum bt_result bt_help_iret(struct bt_cpu *cpu, const struct bt_call *call)
 	return helper_jump(cpu, call, x86_iret(bt_system(cpu), call->opsize, &fault), &fault);
 }
 
-static enum bt_result software_event(struct bt_cpu *cpu, const struct bt_call *call, enum x86_event_kind kind,
-				     uint8_t vector)
+static enum bt_result software_event(struct bt_cpu *cpu, const struct bt_call *call,
+				     enum x86_event_kind kind, uint8_t vector)
 {
 	struct x86_fault fault;
 
 	helper_begin(cpu, call);
-	cpu->stepping = 0; /* TF is cleared on the way in: no trap at the handler's first instruction */
-	return helper_jump(cpu, call, x86_deliver_event(bt_system(cpu), kind, vector, false, 0, &fault), &fault);
+	cpu->stepping =
+		0; /* TF is cleared on the way in: no trap at the handler's first instruction */
+	return helper_jump(cpu, call,
+			   x86_deliver_event(bt_system(cpu), kind, vector, false, 0, &fault),
+			   &fault);
 }
 
 enum bt_result bt_help_int(struct bt_cpu *cpu, const struct bt_call *call)
@@ -208,7 +212,8 @@ enum bt_result bt_help_sysret(struct bt_cpu *cpu, const struct bt_call *call)
 	struct x86_fault fault;
 
 	helper_begin(cpu, call);
-	return helper_jump(cpu, call, x86_sysret(bt_system(cpu), call->rex & 8 ? 8 : 4, &fault), &fault);
+	return helper_jump(cpu, call, x86_sysret(bt_system(cpu), call->rex & 8 ? 8 : 4, &fault),
+			   &fault);
 }
 
 enum bt_result bt_help_sysenter(struct bt_cpu *cpu, const struct bt_call *call)
@@ -225,7 +230,8 @@ enum bt_result bt_help_sysexit(struct bt_cpu *cpu, const struct bt_call *call)
 	struct x86_fault fault;
 
 	helper_begin(cpu, call);
-	return helper_jump(cpu, call, x86_sysexit(bt_system(cpu), call->rex & 8 ? 8 : 4, &fault), &fault);
+	return helper_jump(cpu, call, x86_sysexit(bt_system(cpu), call->rex & 8 ? 8 : 4, &fault),
+			   &fault);
 }
 
 enum bt_result bt_help_hlt(struct bt_cpu *cpu, const struct bt_call *call)

@@ -25,7 +25,8 @@ static uint64_t flags_of_byte(uint8_t a, uint8_t b, bool subtract)
 	bool cf = subtract ? a < b : r < a;
 	bool af = (a ^ b ^ r) & 0x10;
 
-	return flags_szp(r) | (of ? X86_FLAG_OF : 0) | (cf ? X86_FLAG_CF : 0) | (af ? X86_FLAG_AF : 0);
+	return flags_szp(r) | (of ? X86_FLAG_OF : 0) | (cf ? X86_FLAG_CF : 0) |
+	       (af ? X86_FLAG_AF : 0);
 }
 
 /*
@@ -34,7 +35,8 @@ static uint64_t flags_of_byte(uint8_t a, uint8_t b, bool subtract)
 static void decimal_adjust(struct bt_cpu *cpu, bool subtract)
 {
 	uint8_t al = (uint8_t)cpu->state.gpr[X86_RAX], by = 0;
-	bool cf = cpu->state.rflags & X86_FLAG_CF, low = (al & 15) > 9 || (cpu->state.rflags & X86_FLAG_AF);
+	bool cf = cpu->state.rflags & X86_FLAG_CF,
+	     low = (al & 15) > 9 || (cpu->state.rflags & X86_FLAG_AF);
 	bool high = al > 0x99 || cf, new_cf = high;
 
 	if (low) {
@@ -61,8 +63,9 @@ static void ascii_adjust(struct bt_cpu *cpu, bool subtract)
 	of = subtract ? (ax ^ by) & (ax ^ r) & 0x8000 : ~(ax ^ by) & (ax ^ r) & 0x8000;
 	helper_set_gpr(cpu, X86_RAX, r & 0xff0f, 2);
 	set_flags(cpu, X86_FLAGS_ARITH,
-		  (flags_szp((uint8_t)r) & X86_FLAG_PF) | (r & 0x8000 ? X86_FLAG_SF : 0) | (r == 0 ? X86_FLAG_ZF : 0) |
-			  (of ? X86_FLAG_OF : 0) | (adjust ? X86_FLAG_CF | X86_FLAG_AF : 0));
+		  (flags_szp((uint8_t)r) & X86_FLAG_PF) | (r & 0x8000 ? X86_FLAG_SF : 0) |
+			  (r == 0 ? X86_FLAG_ZF : 0) | (of ? X86_FLAG_OF : 0) |
+			  (adjust ? X86_FLAG_CF | X86_FLAG_AF : 0));
 }
 
 enum bt_result bt_help_bcd(struct bt_cpu *cpu, const struct bt_call *call)
@@ -107,7 +110,8 @@ enum bt_result bt_help_xlat(struct bt_cpu *cpu, const struct bt_call *call)
 	uint64_t offset = cpu->state.gpr[X86_RBX] + (uint8_t)cpu->state.gpr[X86_RAX];
 	uint8_t value;
 
-	if (helper_load(cpu, call->seg, offset & helper_mask(call->addrsize), &value, 1, &fault) < 0)
+	if (helper_load(cpu, call->seg, offset & helper_mask(call->addrsize), &value, 1, &fault) <
+	    0)
 		return bt_raise(cpu, call->offset, &fault);
 	helper_set_gpr(cpu, X86_RAX, value, 1);
 	return BT_NEXT;
@@ -120,7 +124,8 @@ enum bt_result bt_help_pusha(struct bt_cpu *cpu, const struct bt_call *call)
 
 	for (unsigned reg = 0; reg < 8; reg++) {
 		at -= call->opsize;
-		if (helper_push_at(cpu, at, reg == X86_RSP ? rsp : cpu->state.gpr[reg], call->opsize, &fault) < 0)
+		if (helper_push_at(cpu, at, reg == X86_RSP ? rsp : cpu->state.gpr[reg],
+				   call->opsize, &fault) < 0)
 			return bt_raise(cpu, call->offset, &fault);
 	}
 	helper_set_rsp(cpu, at);
@@ -147,14 +152,16 @@ enum bt_result bt_help_enter(struct bt_cpu *cpu, const struct bt_call *call)
 {
 	struct x86_fault fault;
 	unsigned size = call->opsize, level = call->imm2 & 31;
-	uint64_t rsp = cpu->state.gpr[X86_RSP] - size, rbp = cpu->state.gpr[X86_RBP], frame = rsp, value;
+	uint64_t rsp = cpu->state.gpr[X86_RSP] - size, rbp = cpu->state.gpr[X86_RBP], frame = rsp,
+		 value;
 
 	if (helper_push_at(cpu, rsp, rbp, size, &fault) < 0)
 		goto fault;
 	for (unsigned i = 1; i < level; i++) {
 		rbp -= size;
 		rsp -= size;
-		if (helper_pop_at(cpu, rbp, &value, size, &fault) < 0 || helper_push_at(cpu, rsp, value, size, &fault) < 0)
+		if (helper_pop_at(cpu, rbp, &value, size, &fault) < 0 ||
+		    helper_push_at(cpu, rsp, value, size, &fault) < 0)
 			goto fault;
 	}
 	if (level) {
@@ -168,7 +175,8 @@ enum bt_result bt_help_enter(struct bt_cpu *cpu, const struct bt_call *call)
 		uint64_t linear;
 		uint8_t *host;
 
-		if (helper_linear(cpu, X86_SS, rsp & helper_stack_mask(cpu), size, true, &linear, &fault) < 0 ||
+		if (helper_linear(cpu, X86_SS, rsp & helper_stack_mask(cpu), size, true, &linear,
+				  &fault) < 0 ||
 		    bt_page_host(cpu, linear, true, &host, &fault) < 0)
 			goto fault;
 	}
@@ -186,7 +194,10 @@ enum bt_result bt_help_bt_memory(struct bt_cpu *cpu, const struct bt_call *call)
 	unsigned size = call->opsize, bits = size * 8;
 	uint64_t reg = cpu->state.gpr[call->reg], linear, value = 0, bit;
 	int64_t index = size == 8 ? (int64_t)reg : size == 4 ? (int32_t)reg : (int16_t)reg;
-	uint64_t offset = cpu->arg + (uint64_t)((index >> (size == 8 ? 6 : size == 4 ? 5 : 4)) * (int64_t)size);
+	uint64_t offset = cpu->arg + (uint64_t)((index >> (size == 8 ? 6 :
+							   size == 4 ? 5 :
+								       4)) *
+						(int64_t)size);
 	unsigned kind = call->opcode >> 3 & 3; /* a3 bt, ab bts, b3 btr, bb btc */
 	uint8_t *host = NULL;
 
@@ -199,7 +210,8 @@ enum bt_result bt_help_bt_memory(struct bt_cpu *cpu, const struct bt_call *call)
 			goto fault;
 	}
 	if (host) { /* atomic on plain RAM: byte-wise suffices, other bits are untouched */
-		uint8_t *byte = host + (((uint64_t)index & (bits - 1)) >> 3), mask = (uint8_t)(1u << ((uint64_t)index & 7));
+		uint8_t *byte = host + (((uint64_t)index & (bits - 1)) >> 3),
+			mask = (uint8_t)(1u << ((uint64_t)index & 7));
 
 		value = kind == 1 ? __atomic_fetch_or(byte, mask, __ATOMIC_SEQ_CST) :
 			kind == 2 ? __atomic_fetch_and(byte, (uint8_t)~mask, __ATOMIC_SEQ_CST) :
@@ -207,12 +219,15 @@ enum bt_result bt_help_bt_memory(struct bt_cpu *cpu, const struct bt_call *call)
 		set_flags(cpu, X86_FLAG_CF, value & mask ? X86_FLAG_CF : 0);
 		return BT_NEXT;
 	}
-	if (kind && bt_page_host(cpu, linear, true, &host, &fault) < 0) /* a write from the start, also for the error code */
+	if (kind && bt_page_host(cpu, linear, true, &host, &fault) <
+			    0) /* a write from the start, also for the error code */
 		goto fault;
 	if (bt_read(cpu, linear, &value, size, &fault) < 0)
 		goto fault;
 	if (kind) {
-		uint64_t new_value = kind == 1 ? value | bit : kind == 2 ? value & ~bit : value ^ bit;
+		uint64_t new_value = kind == 1 ? value | bit :
+				     kind == 2 ? value & ~bit :
+						 value ^ bit;
 
 		if (bt_write(cpu, linear, &new_value, size, &fault) < 0)
 			goto fault;

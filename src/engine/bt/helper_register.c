@@ -31,7 +31,8 @@ enum bt_result bt_help_mov_to_cr(struct bt_cpu *cpu, const struct bt_call *call)
 	if (!x86_in_64bit(&cpu->state))
 		value = (uint32_t)value;
 	helper_begin(cpu, call);
-	return helper_end(cpu, call, x86_write_cr(bt_system(cpu), cr_number(call), value, &fault), &fault);
+	return helper_end(cpu, call, x86_write_cr(bt_system(cpu), cr_number(call), value, &fault),
+			  &fault);
 }
 
 enum bt_result bt_help_mov_from_dr(struct bt_cpu *cpu, const struct bt_call *call)
@@ -53,7 +54,8 @@ enum bt_result bt_help_mov_to_dr(struct bt_cpu *cpu, const struct bt_call *call)
 	if (!x86_in_64bit(&cpu->state))
 		value = (uint32_t)value;
 	helper_begin(cpu, call);
-	return helper_end(cpu, call, x86_write_dr(bt_system(cpu), call->reg, value, &fault), &fault);
+	return helper_end(cpu, call, x86_write_dr(bt_system(cpu), call->reg, value, &fault),
+			  &fault);
 }
 
 enum bt_result bt_help_smsw(struct bt_cpu *cpu, const struct bt_call *call)
@@ -67,7 +69,8 @@ enum bt_result bt_help_smsw(struct bt_cpu *cpu, const struct bt_call *call)
 		helper_set_gpr(cpu, call->rm, cpu->state.cr0, call->opsize);
 		return BT_NEXT;
 	}
-	return helper_end(cpu, call, helper_store(cpu, call->seg, cpu->arg, &word, 2, &fault), &fault);
+	return helper_end(cpu, call, helper_store(cpu, call->seg, cpu->arg, &word, 2, &fault),
+			  &fault);
 }
 
 enum bt_result bt_help_lmsw(struct bt_cpu *cpu, const struct bt_call *call)
@@ -104,7 +107,8 @@ enum bt_result bt_help_sgdt(struct bt_cpu *cpu, const struct bt_call *call)
 	__builtin_memcpy(buf, &limit, 2);
 	__builtin_memcpy(buf + 2, &table->base, 8);
 	if (rc == 0)
-		rc = helper_store(cpu, call->seg, cpu->arg, buf, x86_in_64bit(&cpu->state) ? 10 : 6, &fault);
+		rc = helper_store(cpu, call->seg, cpu->arg, buf, x86_in_64bit(&cpu->state) ? 10 : 6,
+				  &fault);
 	return helper_end(cpu, call, rc, &fault);
 }
 
@@ -125,7 +129,8 @@ enum bt_result bt_help_lgdt(struct bt_cpu *cpu, const struct bt_call *call)
 		base &= 0xffffff;
 	helper_begin(cpu, call);
 	if (rc == 0)
-		rc = x86_load_gdtr_idtr(bt_system(cpu), call->op == X86_OP_LIDT, base, limit, &fault);
+		rc = x86_load_gdtr_idtr(bt_system(cpu), call->op == X86_OP_LIDT, base, limit,
+					&fault);
 	return helper_end(cpu, call, rc, &fault);
 }
 
@@ -150,7 +155,9 @@ enum bt_result bt_help_wrmsr(struct bt_cpu *cpu, const struct bt_call *call)
 
 	helper_begin(cpu, call);
 	bt_vcpu_of(cpu)->vcpu->stats.msr_writes++;
-	return helper_end(cpu, call, x86_write_msr(bt_system(cpu), (uint32_t)cpu->state.gpr[X86_RCX], value, &fault),
+	return helper_end(cpu, call,
+			  x86_write_msr(bt_system(cpu), (uint32_t)cpu->state.gpr[X86_RCX], value,
+					&fault),
 			  &fault);
 }
 
@@ -161,7 +168,8 @@ enum bt_result bt_help_cpuid(struct bt_cpu *cpu, const struct bt_call *call)
 
 	(void)call;
 	bt_fpu_save(cpu);
-	cpuid_query(bt_generic_vcpu(cpu), &cpu->state, (uint32_t)gpr[X86_RAX], (uint32_t)gpr[X86_RCX], regs);
+	cpuid_query(bt_generic_vcpu(cpu), &cpu->state, (uint32_t)gpr[X86_RAX],
+		    (uint32_t)gpr[X86_RCX], regs);
 	gpr[X86_RAX] = regs[0];
 	gpr[X86_RBX] = regs[1];
 	gpr[X86_RCX] = regs[2];
@@ -179,7 +187,8 @@ enum bt_result bt_help_rdtsc(struct bt_cpu *cpu, const struct bt_call *call)
 {
 	uint64_t tsc;
 
-	if ((cpu->state.cr4 & X86_CR4_TSD) && (cpu->state.cr0 & X86_CR0_PE) && x86_cpl(&cpu->state) != 0)
+	if ((cpu->state.cr4 & X86_CR4_TSD) && (cpu->state.cr0 & X86_CR0_PE) &&
+	    x86_cpl(&cpu->state) != 0)
 		return bt_raise_vector(cpu, call->offset, X86_GP, true, 0);
 	tsc = read_tsc(cpu);
 	cpu->state.gpr[X86_RAX] = (uint32_t)tsc;
@@ -220,7 +229,10 @@ enum bt_result bt_help_xsetbv(struct bt_cpu *cpu, const struct bt_call *call)
 	uint64_t value = (uint32_t)cpu->state.gpr[X86_RAX] | cpu->state.gpr[X86_RDX] << 32;
 
 	helper_begin(cpu, call);
-	return helper_end(cpu, call, x86_xsetbv(bt_system(cpu), (uint32_t)cpu->state.gpr[X86_RCX], value, &fault), &fault);
+	return helper_end(cpu, call,
+			  x86_xsetbv(bt_system(cpu), (uint32_t)cpu->state.gpr[X86_RCX], value,
+				     &fault),
+			  &fault);
 }
 
 /* ---- TLB and caches ---- */
@@ -340,7 +352,8 @@ enum bt_result bt_help_popf(struct bt_cpu *cpu, const struct bt_call *call)
 		helper_set_rsp(cpu, rsp + call->opsize);
 	result = helper_end(cpu, call, rc, &fault);
 	/* TF and AC are part of the mode. */
-	if (result == BT_NEXT && unlikely((before ^ cpu->state.rflags) & (X86_FLAG_TF | X86_FLAG_AC)))
+	if (result == BT_NEXT &&
+	    unlikely((before ^ cpu->state.rflags) & (X86_FLAG_TF | X86_FLAG_AC)))
 		return BT_JUMP;
 	return result;
 }

@@ -23,7 +23,8 @@ void bt_update_segments(struct bt_cpu *cpu)
 }
 
 /* The 16-bit selector operand in r/m. */
-static int selector_operand(struct bt_cpu *cpu, const struct bt_call *call, uint16_t *selector, struct x86_fault *fault)
+static int selector_operand(struct bt_cpu *cpu, const struct bt_call *call, uint16_t *selector,
+			    struct x86_fault *fault)
 {
 	if (!call->has_mem) {
 		*selector = (uint16_t)cpu->state.gpr[call->rm];
@@ -41,7 +42,8 @@ static enum bt_result store_selector(struct bt_cpu *cpu, const struct bt_call *c
 		helper_set_gpr(cpu, call->rm, value, call->opsize);
 		return BT_NEXT;
 	}
-	return helper_end(cpu, call, helper_store(cpu, call->seg, cpu->arg, &value, 2, &fault), &fault);
+	return helper_end(cpu, call, helper_store(cpu, call->seg, cpu->arg, &value, 2, &fault),
+			  &fault);
 }
 
 enum bt_result bt_help_mov_from_seg(struct bt_cpu *cpu, const struct bt_call *call)
@@ -54,7 +56,8 @@ enum bt_result bt_help_mov_from_seg(struct bt_cpu *cpu, const struct bt_call *ca
 }
 
 /* Outside 64-bit code a loaded segment may change the mode (flat or not) of what follows. */
-static enum bt_result segment_end(struct bt_cpu *cpu, const struct bt_call *call, int rc, const struct x86_fault *fault)
+static enum bt_result segment_end(struct bt_cpu *cpu, const struct bt_call *call, int rc,
+				  const struct x86_fault *fault)
 {
 	enum bt_result result = helper_end(cpu, call, rc, fault);
 
@@ -110,7 +113,8 @@ enum bt_result bt_help_pop_seg(struct bt_cpu *cpu, const struct bt_call *call)
 		/* RSP moves in the width the stack had before SS changed */
 		uint64_t new_rsp = rsp + call->opsize;
 
-		cpu->state.gpr[X86_RSP] = mask == 0xffff ? (rsp & ~mask) | (new_rsp & mask) : new_rsp & mask;
+		cpu->state.gpr[X86_RSP] = mask == 0xffff ? (rsp & ~mask) | (new_rsp & mask) :
+							   new_rsp & mask;
 		bt_update_segments(cpu);
 		if (seg == X86_SS)
 			cpu->state.mov_ss_shadow = 1;
@@ -167,7 +171,8 @@ enum bt_result bt_help_sldt(struct bt_cpu *cpu, const struct bt_call *call)
 		return bt_help_undefined(cpu, call);
 	if (x86_check_umip(bt_system(cpu), &fault) < 0)
 		return bt_raise(cpu, call->offset, &fault);
-	return store_selector(cpu, call, cpu->state.seg[call->op == X86_OP_STR ? X86_TR : X86_LDTR].selector);
+	return store_selector(cpu, call,
+			      cpu->state.seg[call->op == X86_OP_STR ? X86_TR : X86_LDTR].selector);
 }
 
 /* LLDT, LTR */
@@ -191,7 +196,8 @@ enum bt_result bt_help_lldt(struct bt_cpu *cpu, const struct bt_call *call)
 
 static void set_zf(struct bt_cpu *cpu, bool zf)
 {
-	cpu->state.rflags = zf ? cpu->state.rflags | X86_FLAG_ZF : cpu->state.rflags & ~(uint64_t)X86_FLAG_ZF;
+	cpu->state.rflags = zf ? cpu->state.rflags | X86_FLAG_ZF :
+				 cpu->state.rflags & ~(uint64_t)X86_FLAG_ZF;
 }
 
 /* LAR, LSL, VERR, VERW: test a selector, result in ZF (and a register) */

@@ -27,7 +27,8 @@
 #define COLD_RESERVE 49152u /* likewise cold */
 
 #define JUMP_LINEAR_OFF(cls)                                                                       \
-	((int32_t)(BT_OFF_TABLES(cls) + offsetof(struct bt_tables, jump) + offsetof(struct bt_jump, linear)))
+	((int32_t)(BT_OFF_TABLES(cls) + offsetof(struct bt_tables, jump) +                         \
+		   offsetof(struct bt_jump, linear)))
 
 /* Does the instruction always leave the block? */
 static bool ends_block(const struct x86_insn *insn)
@@ -38,10 +39,12 @@ static bool ends_block(const struct x86_insn *insn)
 	case X86_CLASS_BRANCH:
 		return insn->op == X86_OP_JMP_REL || insn->op == X86_OP_JMP_IND;
 	case X86_CLASS_STACK:
-		return insn->op == X86_OP_CALL_REL || insn->op == X86_OP_CALL_IND || insn->op == X86_OP_RET;
+		return insn->op == X86_OP_CALL_REL || insn->op == X86_OP_CALL_IND ||
+		       insn->op == X86_OP_RET;
 	default:
-		return insn->op == X86_OP_IRET || insn->op == X86_OP_SYSCALL || insn->op == X86_OP_SYSRET ||
-		       insn->op == X86_OP_UD || insn->op == X86_OP_HLT || insn->op == X86_OP_STAC || insn->op == X86_OP_CLAC;
+		return insn->op == X86_OP_IRET || insn->op == X86_OP_SYSCALL ||
+		       insn->op == X86_OP_SYSRET || insn->op == X86_OP_UD ||
+		       insn->op == X86_OP_HLT || insn->op == X86_OP_STAC || insn->op == X86_OP_CLAC;
 	}
 }
 
@@ -53,11 +56,15 @@ static bool flags_are_plain(const struct translator *t, const struct x86_insn *i
 		return true;
 	switch (insn->op_class) {
 	case X86_CLASS_COPY:
-		return insn->op != X86_OP_BCD && insn->op != X86_OP_XLAT && insn->op != X86_OP_RDPID;
+		return insn->op != X86_OP_BCD && insn->op != X86_OP_XLAT &&
+		       insn->op != X86_OP_RDPID;
 	case X86_CLASS_STACK:
-		return insn->op == X86_OP_PUSH || insn->op == X86_OP_POP || insn->op == X86_OP_LEAVE;
+		return insn->op == X86_OP_PUSH || insn->op == X86_OP_POP ||
+		       insn->op == X86_OP_LEAVE;
 	case X86_CLASS_SYSTEM:
-		return insn->op == X86_OP_PAUSE || ((insn->op == X86_OP_RDTSC || insn->op == X86_OP_RDTSCP) && !(t->mode & BT_MODE_TSD));
+		return insn->op == X86_OP_PAUSE ||
+		       ((insn->op == X86_OP_RDTSC || insn->op == X86_OP_RDTSCP) &&
+			!(t->mode & BT_MODE_TSD));
 	default:
 		return false;
 	}
@@ -73,7 +80,8 @@ static void find_live_flags(const struct translator *t, struct decoded *d, unsig
 
 		d[count].live_after = live;
 		if (flags_are_plain(t, insn, last))
-			live = (uint16_t)((live & ~insn->flags_write) | (insn->flags_read & X86_FLAGS_ARITH));
+			live = (uint16_t)((live & ~insn->flags_write) |
+					  (insn->flags_read & X86_FLAGS_ARITH));
 		else
 			live = X86_FLAGS_ARITH;
 		d[count].live_before = live;
@@ -222,7 +230,8 @@ static void select_insn(struct translator *t, const struct decoded *d, const uin
 	t->live_after = d->live_after;
 }
 
-static void emit_group(struct translator *t, const struct decoded *d, struct group *g, const uint8_t *bytes)
+static void emit_group(struct translator *t, const struct decoded *d, struct group *g,
+		       const uint8_t *bytes)
 {
 	select_insn(t, &d[g->first], bytes);
 	bt_group_check(t, g);
@@ -250,13 +259,15 @@ static void emit_group_copy(struct translator *t, const struct decoded *d, const
 		return;
 	if (t->flags == FLAGS_SLOT && (g->flags_end == FLAGS_HOST || g->flags_end == FLAGS_BOTH))
 		bt_flags_restore(&t->hot, T0);
-	else if (t->flags == FLAGS_HOST && (g->flags_end == FLAGS_SLOT || g->flags_end == FLAGS_BOTH))
+	else if (t->flags == FLAGS_HOST &&
+		 (g->flags_end == FLAGS_SLOT || g->flags_end == FLAGS_BOTH))
 		bt_flags_save(&t->hot, T0);
 	emit_jmp(&t->hot, g->resume);
 }
 
 /* The bytes of an instruction that crosses into the next page. */
-static void join_pages(uint8_t bytes[16], const struct bt_translate_request *request, unsigned offset)
+static void join_pages(uint8_t bytes[16], const struct bt_translate_request *request,
+		       unsigned offset)
 {
 	unsigned first = (unsigned)PAGE_SIZE - offset;
 
@@ -264,14 +275,16 @@ static void join_pages(uint8_t bytes[16], const struct bt_translate_request *req
 		bytes[i] = i < first ? request->page[offset + i] : request->next_page[i - first];
 }
 
-enum bt_translate_status bt_translate(const struct bt_translate_request *request, struct bt_block *block)
+enum bt_translate_status bt_translate(const struct bt_translate_request *request,
+				      struct bt_block *block)
 {
 	struct bt_cache *cache = request->cache;
 	struct decoded d[BT_BLOCK_INSN_MAX];
 	struct group groups[BT_GROUP_MAX];
 	uint8_t joined[16];
 	unsigned group_count = 0;
-	unsigned start = request->gpa & (PAGE_SIZE - 1), offset = start, count = 0, max = request->max_instructions;
+	unsigned start = request->gpa & (PAGE_SIZE - 1), offset = start, count = 0,
+		 max = request->max_instructions;
 	bool too_long = false, cross = false, next_crosses = false;
 	struct translator t = {
 		.request = request,
@@ -285,7 +298,8 @@ enum bt_translate_status bt_translate(const struct bt_translate_request *request
 		.cold = { .p = cache->rw + ALIGN_UP(cache->cold, 16u), .cold = true },
 	};
 
-	if (cache->hot + HOT_RESERVE > cache->hot_limit || cache->cold + COLD_RESERVE > cache->cold_limit)
+	if (cache->hot + HOT_RESERVE > cache->hot_limit ||
+	    cache->cold + COLD_RESERVE > cache->cold_limit)
 		return BT_TRANSLATE_CACHE_FULL;
 	if (max == 0 || max > BT_BLOCK_INSN_MAX)
 		max = BT_BLOCK_INSN_MAX;
@@ -294,7 +308,8 @@ enum bt_translate_status bt_translate(const struct bt_translate_request *request
 
 	while (count < max && offset < PAGE_SIZE) {
 		unsigned avail = (unsigned)MIN(PAGE_SIZE - offset, 15u);
-		int length = x86_decode(&d[count].insn, request->page + offset, avail, (enum x86_mode_bits)t.bits);
+		int length = x86_decode(&d[count].insn, request->page + offset, avail,
+					(enum x86_mode_bits)t.bits);
 
 		if (length == X86_DECODE_TRUNCATED) {
 			if (count) {
@@ -312,7 +327,8 @@ enum bt_translate_status bt_translate(const struct bt_translate_request *request
 			if (count)
 				break;
 			too_long = true;
-			d[0].insn = (struct x86_insn){ .length = 15, .op_class = X86_CLASS_INVALID };
+			d[0].insn =
+				(struct x86_insn){ .length = 15, .op_class = X86_CLASS_INVALID };
 			length = 15;
 		}
 		d[count].offset = (uint16_t)offset;

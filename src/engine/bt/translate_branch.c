@@ -10,7 +10,8 @@
 #include "engine/bt/translate.h"
 
 #define JUMP_CODE_OFF(cls)                                                                         \
-	((int32_t)(BT_OFF_TABLES(cls) + offsetof(struct bt_tables, jump) + offsetof(struct bt_jump, code)))
+	((int32_t)(BT_OFF_TABLES(cls) + offsetof(struct bt_tables, jump) +                         \
+		   offsetof(struct bt_jump, code)))
 
 static bool through_helper(const struct translator *t)
 {
@@ -18,18 +19,23 @@ static bool through_helper(const struct translator *t)
 }
 
 /* The target is in T0: a linear address, or (is_offset) an IP to be masked and checked. */
-static void emit_far(struct translator *t, struct bt_buf *b, unsigned opsize, bool is_offset, enum flags_place flags)
+static void emit_far(struct translator *t, struct bt_buf *b, unsigned opsize, bool is_offset,
+		     enum flags_place flags)
 {
 	if (t->mode & BT_MODE_STEP) {
 		if (flags == FLAGS_SLOT)
 			bt_flags_restore(b, T1);
-		bt_emit_helper_arg(t, b, bt_help_step, is_offset ? (int64_t)opsize << 1 | 1 : (int64_t)opsize << 1, true);
+		bt_emit_helper_arg(t, b, bt_help_step,
+				   is_offset ? (int64_t)opsize << 1 | 1 : (int64_t)opsize << 1,
+				   true);
 		return;
 	}
 	if (through_helper(t)) {
 		if (flags == FLAGS_SLOT)
 			bt_flags_restore(b, T1);
-		bt_emit_helper_arg(t, b, bt_help_near_jump, is_offset ? (int64_t)opsize << 1 | 1 : (int64_t)opsize << 1, true);
+		bt_emit_helper_arg(t, b, bt_help_near_jump,
+				   is_offset ? (int64_t)opsize << 1 | 1 : (int64_t)opsize << 1,
+				   true);
 		return;
 	}
 	if (!t->long_mode && opsize == 2)
@@ -49,7 +55,8 @@ static void emit_far(struct translator *t, struct bt_buf *b, unsigned opsize, bo
 	emit32(b, (uint32_t)JUMP_CODE_OFF(t->cls));
 }
 
-void bt_emit_exit_indirect(struct translator *t, struct bt_buf *b, unsigned opsize, int32_t rsp_moved)
+void bt_emit_exit_indirect(struct translator *t, struct bt_buf *b, unsigned opsize,
+			   int32_t rsp_moved)
 {
 	if (t->long_mode) { /* mov dword gs:[branch], imm32 */
 		emit_bytes(b, (const uint8_t[]){ 0x65, 0xc7, 0x04, 0x25 }, 4);
@@ -208,7 +215,10 @@ static void translate_jmp_indirect(struct translator *t)
 	struct bt_buf *b = &t->hot;
 
 	if (insn->has_mem) {
-		struct access a = { .ea = bt_insn_ea(t), .size = insn->opsize, .kind = X86_MEM_R, .site_flags = BT_SITE_MID };
+		struct access a = { .ea = bt_insn_ea(t),
+				    .size = insn->opsize,
+				    .kind = X86_MEM_R,
+				    .site_flags = BT_SITE_MID };
 		struct bt_buf *bufs[2] = { &t->hot, &t->cold };
 
 		bt_access_begin(t, &a);

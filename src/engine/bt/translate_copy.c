@@ -10,8 +10,8 @@ void bt_note_fault(struct translator *t, struct bt_buf *b, int spill)
 {
 	const struct x86_insn *insn = t->insn;
 
-	if (insn->unit == X86_UNIT_INT && insn->isa == X86_ISA_BASE && insn->op != X86_OP_DIV && insn->op != X86_OP_IDIV &&
-	    insn->align <= 1)
+	if (insn->unit == X86_UNIT_INT && insn->isa == X86_ISA_BASE && insn->op != X86_OP_DIV &&
+	    insn->op != X86_OP_IDIV && insn->align <= 1)
 		return;
 	if (b->cold && t->group) /* thrown away */
 		return;
@@ -42,12 +42,13 @@ static void emit_immediates(struct translator *t, struct bt_buf *b)
 
 	emit_bytes(b, t->code + insn->imm_offset, insn->imm_size + insn->imm2_size);
 	/* blendv: the immediate names a register, of which there are eight outside 64-bit mode */
-	if (!t->long_mode && insn->encoding == X86_ENC_VEX && insn->map == X86_MAP_0F3A && insn->opcode >= 0x4a &&
-	    insn->opcode <= 0x4c)
+	if (!t->long_mode && insn->encoding == X86_ENC_VEX && insn->map == X86_MAP_0F3A &&
+	    insn->opcode >= 0x4a && insn->opcode <= 0x4c)
 		b->p[-1] &= 0x7f;
 }
 
-static void emit_legacy(struct translator *t, struct bt_buf *b, const struct host_mem *m, const uint8_t map[2])
+static void emit_legacy(struct translator *t, struct bt_buf *b, const struct host_mem *m,
+			const uint8_t map[2])
 {
 	const struct x86_insn *insn = t->insn;
 	unsigned reg = (insn->modrm >> 3 & 7) | (insn->rex & 4) << 1;
@@ -87,7 +88,8 @@ static void emit_legacy(struct translator *t, struct bt_buf *b, const struct hos
 
 	rex = (uint8_t)((insn->rex & 8) | (reg >> 3) << 2);
 	if (m)
-		rex |= (uint8_t)((m->index != NO_REG && m->index >= 8) << 1 | (m->base != NO_REG && m->base >= 8));
+		rex |= (uint8_t)((m->index != NO_REG && m->index >= 8) << 1 |
+				 (m->base != NO_REG && m->base >= 8));
 	else if (insn->opc_is_gpr && insn->op != X86_OP_INCDEC_SHORT)
 		rex |= (uint8_t)(in_opcode >> 3);
 	else if (has_modrm)
@@ -116,8 +118,8 @@ static void emit_legacy(struct translator *t, struct bt_buf *b, const struct hos
 }
 
 /* The register bits of a VEX or EVEX prefix after host_reg(): R, X, B as in REX. */
-static void vex_registers(struct translator *t, const struct host_mem *m, const uint8_t map[2], unsigned *reg, unsigned *rm,
-			  bool *x, bool *b)
+static void vex_registers(struct translator *t, const struct host_mem *m, const uint8_t map[2],
+			  unsigned *reg, unsigned *rm, bool *x, bool *b)
 {
 	const struct x86_insn *insn = t->insn;
 
@@ -135,7 +137,8 @@ static void vex_registers(struct translator *t, const struct host_mem *m, const 
 	}
 }
 
-static void emit_vex(struct translator *t, struct bt_buf *b, const struct host_mem *m, const uint8_t map[2])
+static void emit_vex(struct translator *t, struct bt_buf *b, const struct host_mem *m,
+		     const uint8_t map[2])
 {
 	const struct x86_insn *insn = t->insn;
 	const uint8_t *op = t->code + insn->opcode_offset;
@@ -162,7 +165,8 @@ static void emit_vex(struct translator *t, struct bt_buf *b, const struct host_m
 	emit_immediates(t, b);
 }
 
-static void emit_evex(struct translator *t, struct bt_buf *b, const struct host_mem *m, const uint8_t map[2])
+static void emit_evex(struct translator *t, struct bt_buf *b, const struct host_mem *m,
+		      const uint8_t map[2])
 {
 	const struct x86_insn *insn = t->insn;
 	const uint8_t *op = t->code + insn->opcode_offset;
@@ -195,7 +199,8 @@ static void emit_evex(struct translator *t, struct bt_buf *b, const struct host_
 	emit_immediates(t, b);
 }
 
-void bt_emit_copied(struct translator *t, struct bt_buf *b, const struct host_mem *m, const uint8_t map[2])
+void bt_emit_copied(struct translator *t, struct bt_buf *b, const struct host_mem *m,
+		    const uint8_t map[2])
 {
 	switch (t->insn->encoding) {
 	case X86_ENC_VEX:
@@ -235,7 +240,10 @@ static void translate_vzero(struct translator *t)
 		uint8_t modrm = (uint8_t)(0xc0 | i << 3 | i);
 
 		if (t->insn->vl == 32) /* vpxor xmm, xmm, xmm */
-			emit_bytes(b, (const uint8_t[]){ 0xc5, (uint8_t)(0x81 | (~i & 15) << 3), 0xef, modrm }, 4);
+			emit_bytes(b,
+				   (const uint8_t[]){ 0xc5, (uint8_t)(0x81 | (~i & 15) << 3), 0xef,
+						      modrm },
+				   4);
 		else /* vmovdqa xmm, xmm: clears all above bit 127 */
 			emit_bytes(b, (const uint8_t[]){ 0xc5, 0xf9, 0x6f, modrm }, 4);
 	}
@@ -247,10 +255,12 @@ static bool undefined_w(const struct translator *t)
 	const struct x86_insn *insn = t->insn;
 	const uint8_t *op = t->code + insn->opcode_offset;
 
-	if (t->long_mode || insn->map != X86_MAP_0F3A || (insn->opcode != 0x16 && insn->opcode != 0x22) ||
+	if (t->long_mode || insn->map != X86_MAP_0F3A ||
+	    (insn->opcode != 0x16 && insn->opcode != 0x22) ||
 	    !bt_system(t->request->cpu)->features.is_amd)
 		return false;
-	return insn->encoding == X86_ENC_VEX && op[-2] != 0xc5 && op[-1] & 0x80; /* EVEX.W is ignored by both */
+	return insn->encoding == X86_ENC_VEX && op[-2] != 0xc5 &&
+	       op[-1] & 0x80; /* EVEX.W is ignored by both */
 }
 
 static void translate_register_form(struct translator *t)
@@ -259,7 +269,8 @@ static void translate_register_form(struct translator *t)
 	struct bt_buf *b = &t->hot;
 	bool raw;
 
-	if (!t->long_mode && insn->encoding == X86_ENC_VEX && insn->map == X86_MAP_0F && insn->opcode == 0x77) {
+	if (!t->long_mode && insn->encoding == X86_ENC_VEX && insn->map == X86_MAP_0F &&
+	    insn->opcode == 0x77) {
 		translate_vzero(t);
 		return;
 	}
@@ -271,7 +282,8 @@ static void translate_register_form(struct translator *t)
 	if ((insn->gpr_read | insn->gpr_write) >> X86_R11 & 1)
 		t->addend_in_t1 = false;
 	bt_note_fault(t, b, NO_REG);
-	raw = t->long_mode && !(insn->prefixes & (X86_PFX_SEG | X86_PFX_67 | X86_PFX_F2 | X86_PFX_F3));
+	raw = t->long_mode &&
+	      !(insn->prefixes & (X86_PFX_SEG | X86_PFX_67 | X86_PFX_F2 | X86_PFX_F3));
 	if (raw)
 		emit_bytes(b, t->code, insn->length);
 	else
@@ -284,8 +296,8 @@ static void translate_register_form(struct translator *t)
 
 /* One copy of a memory instruction with up to two slot registers and perhaps a spilled one. addr: operand;
  * if it must not need REX, or T registers are short, spill is a free register. */
-static void emit_memory_copy(struct translator *t, struct bt_buf *b, struct host_mem m, uint8_t data, bool two, bool high,
-			     uint8_t spill)
+static void emit_memory_copy(struct translator *t, struct bt_buf *b, struct host_mem m,
+			     uint8_t data, bool two, bool high, uint8_t spill)
 {
 	const struct x86_insn *insn = t->insn;
 	uint8_t map[2] = { data, data };
@@ -355,16 +367,17 @@ static void translate_lea(struct translator *t)
 	unsigned dst = (insn->modrm >> 3 & 7) | (insn->rex & 4) << 1;
 	struct guest_ea ea = bt_insn_ea(t);
 	struct bt_buf *b = &t->hot;
-	bool simple = t->long_mode && !ea.rip_relative && ea.addrsize == 8 && !is_slot_reg(ea.base) && !is_slot_reg(ea.index) &&
-		      !is_slot_reg((int)dst) && !(insn->prefixes & X86_PFX_SEG);
+	bool simple = t->long_mode && !ea.rip_relative && ea.addrsize == 8 &&
+		      !is_slot_reg(ea.base) && !is_slot_reg(ea.index) && !is_slot_reg((int)dst) &&
+		      !(insn->prefixes & X86_PFX_SEG);
 
 	if (simple) {
 		emit_bytes(b, t->code, insn->length);
 		return;
 	}
 	t->addend_in_t1 = false;
-	if (!is_slot_reg((int)dst) && insn->opsize >= 4 && !is_slot_reg(ea.base) && !is_slot_reg(ea.index) &&
-	    (ea.addrsize != 2)) {
+	if (!is_slot_reg((int)dst) && insn->opsize >= 4 && !is_slot_reg(ea.base) &&
+	    !is_slot_reg(ea.index) && (ea.addrsize != 2)) {
 		bt_emit_ea(t, b, &ea, dst, T1, false);
 		if (insn->opsize == 4 && ea.addrsize == 8)
 			emit_mov(b, false, dst, dst);
@@ -407,7 +420,8 @@ static void translate_bit_memory(struct translator *t)
 	};
 	const uint8_t hot_map[2] = { T0, T0 }, cold_map[2] = { T1, T1 };
 
-	if (!t->long_mode || ea.addrsize != 8) { /* offsets wrap at the address size: leave it to the helper */
+	if (!t->long_mode ||
+	    ea.addrsize != 8) { /* offsets wrap at the address size: leave it to the helper */
 		bt_emit_helper(t, bt_help_bt_memory, true);
 		return;
 	}
@@ -430,7 +444,11 @@ static void translate_bit_memory(struct translator *t)
 	bt_emit_ea(t, b, &ea, T0, T1, true);
 	emit_op_gs(b, true, 0x03, T0, GS_OFF(scratch[3])); /* add */
 	emit_store_gs(b, true, T0, GS_OFF(scratch[2]));
-	a.ea = (struct guest_ea){ .base = NO_REG, .index = NO_REG, .seg = X86_DS, .addrsize = 8, .slot = GS_OFF(scratch[2]) };
+	a.ea = (struct guest_ea){ .base = NO_REG,
+				  .index = NO_REG,
+				  .seg = X86_DS,
+				  .addrsize = 8,
+				  .slot = GS_OFF(scratch[2]) };
 	bt_access_begin(t, &a);
 
 	/* The register operand is a scratch register: rename by forging the instruction's reg field. */

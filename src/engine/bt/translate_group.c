@@ -18,9 +18,11 @@
 
 static bool is_push_pop_reg(const struct x86_insn *insn)
 {
-	if (insn->op == X86_OP_POP && (insn->gpr_write >> X86_RSP & 1) && (insn->opcode & 7) == X86_RSP && !(insn->rex & 1))
+	if (insn->op == X86_OP_POP && (insn->gpr_write >> X86_RSP & 1) &&
+	    (insn->opcode & 7) == X86_RSP && !(insn->rex & 1))
 		return false; /* pop rsp */
-	return (insn->op == X86_OP_PUSH || insn->op == X86_OP_POP) && !insn->has_mem && insn->opsize == 8;
+	return (insn->op == X86_OP_PUSH || insn->op == X86_OP_POP) && !insn->has_mem &&
+	       insn->opsize == 8;
 }
 
 /* Bytes by which the instruction moves RSP if that is a constant; false if it does not move it so. */
@@ -31,14 +33,15 @@ static bool stack_delta(const struct x86_insn *insn, int32_t *delta)
 		*delta = insn->op == X86_OP_PUSH ? -8 : 8;
 		return true;
 	}
-	if (insn->op == X86_OP_LEA && insn->opsize == 8 && insn->addrsize == 8 && insn->base == X86_RSP && insn->index == NO_REG &&
-	    insn->gpr_write == 1u << X86_RSP) {
+	if (insn->op == X86_OP_LEA && insn->opsize == 8 && insn->addrsize == 8 &&
+	    insn->base == X86_RSP && insn->index == NO_REG && insn->gpr_write == 1u << X86_RSP) {
 		*delta = insn->disp;
 		return true;
 	}
 	/* add/sub rsp, imm */
-	if (insn->op_class == X86_CLASS_COPY && insn->map == X86_MAP_1BYTE && (insn->opcode == 0x81 || insn->opcode == 0x83) &&
-	    insn->encoding == X86_ENC_LEGACY && insn->opsize == 8 && insn->modrm >= 0xc0 && (insn->modrm & 7) == X86_RSP &&
+	if (insn->op_class == X86_CLASS_COPY && insn->map == X86_MAP_1BYTE &&
+	    (insn->opcode == 0x81 || insn->opcode == 0x83) && insn->encoding == X86_ENC_LEGACY &&
+	    insn->opsize == 8 && insn->modrm >= 0xc0 && (insn->modrm & 7) == X86_RSP &&
 	    !(insn->rex & 1) && insn->imm == (int32_t)insn->imm) {
 		unsigned digit = insn->modrm >> 3 & 7;
 
@@ -51,7 +54,8 @@ static bool stack_delta(const struct x86_insn *insn, int32_t *delta)
 }
 
 /* Describe the instruction's access relative to a register: base, displacement, size, kind. False: it has none such. */
-static bool plain_access(const struct x86_insn *insn, int8_t *base, int32_t *disp, uint16_t *size, uint8_t *kind)
+static bool plain_access(const struct x86_insn *insn, int8_t *base, int32_t *disp, uint16_t *size,
+			 uint8_t *kind)
 {
 	if (is_push_pop_reg(insn)) {
 		*base = X86_RSP;
@@ -67,11 +71,13 @@ static bool plain_access(const struct x86_insn *insn, int8_t *base, int32_t *dis
 		*kind = X86_MEM_R;
 		return true;
 	}
-	if (insn->op_class != X86_CLASS_COPY || !insn->has_mem || !insn->mem_access || insn->op == X86_OP_BT_MEM_REG ||
-	    insn->op == X86_OP_MASKED || insn->op == X86_OP_MOV_MOFFS || insn->op == X86_OP_CLFLUSH)
+	if (insn->op_class != X86_CLASS_COPY || !insn->has_mem || !insn->mem_access ||
+	    insn->op == X86_OP_BT_MEM_REG || insn->op == X86_OP_MASKED ||
+	    insn->op == X86_OP_MOV_MOFFS || insn->op == X86_OP_CLFLUSH)
 		return false;
-	if (insn->base == NO_REG || insn->index != NO_REG || insn->rip_relative || insn->addrsize != 8 ||
-	    insn->seg >= X86_FS || is_slot_reg(insn->base) || insn->mem_size > 64 || (insn->prefixes & X86_PFX_LOCK))
+	if (insn->base == NO_REG || insn->index != NO_REG || insn->rip_relative ||
+	    insn->addrsize != 8 || insn->seg >= X86_FS || is_slot_reg(insn->base) ||
+	    insn->mem_size > 64 || (insn->prefixes & X86_PFX_LOCK))
 		return false;
 	*base = insn->base;
 	*disp = insn->disp;
@@ -96,7 +102,8 @@ static bool is_silent(const struct x86_insn *insn)
 	}
 }
 
-bool bt_group_find(const struct translator *t, const struct decoded *d, unsigned first, unsigned count, struct group *g)
+bool bt_group_find(const struct translator *t, const struct decoded *d, unsigned first,
+		   unsigned count, struct group *g)
 {
 	unsigned accesses = 0, last = first, end = MIN(count, first + GROUP_LENGTH_MAX);
 	int32_t moved = 0; /* of RSP since the start */
@@ -105,7 +112,8 @@ bool bt_group_find(const struct translator *t, const struct decoded *d, unsigned
 	uint8_t kind;
 	int32_t disp;
 
-	if (!t->long_mode || (t->mode & (BT_MODE_STEP | BT_MODE_ONE | BT_MODE_ALIGN | BT_MODE_DEBUG)) ||
+	if (!t->long_mode ||
+	    (t->mode & (BT_MODE_STEP | BT_MODE_ONE | BT_MODE_ALIGN | BT_MODE_DEBUG)) ||
 	    (t->block->flags & BT_BLOCK_CROSS))
 		return false;
 	if (!plain_access(&d[first].insn, &g->base, &disp, &size, &kind))
@@ -123,7 +131,8 @@ bool bt_group_find(const struct translator *t, const struct decoded *d, unsigned
 		if (access) {
 			int32_t low, high;
 
-			if (base != g->base || disp > GROUP_SPAN_MAX * 64 || disp < -GROUP_SPAN_MAX * 64)
+			if (base != g->base || disp > GROUP_SPAN_MAX * 64 ||
+			    disp < -GROUP_SPAN_MAX * 64)
 				break;
 			disp += moved;
 			low = MIN(g->low, disp);
@@ -167,7 +176,8 @@ void bt_group_check(struct translator *t, struct group *g)
 			  tables + (int32_t)(g->write ? offsetof(struct bt_tables, tag_write) :
 							offsetof(struct bt_tables, tag_read)));
 	g->miss = emit_jcc(b, 5, b->p);
-	emit_op_gs_index8(b, true, 0x8b, T1, T1, tables + (int32_t)offsetof(struct bt_tables, addend));
+	emit_op_gs_index8(b, true, 0x8b, T1, T1,
+			  tables + (int32_t)offsetof(struct bt_tables, addend));
 	emit_store_gs(b, true, T1, GROUP_SLOT);
 	g->flags_start = t->flags;
 	t->addend_in_t1 = true;

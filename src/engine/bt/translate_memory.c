@@ -22,8 +22,8 @@
 const struct host_mem bt_cold_mem = { .base = T0, .index = NO_REG };
 
 #define TAG_OFF(cls, write)                                                                        \
-	((int32_t)(BT_OFF_TABLES(cls) + ((write) ? offsetof(struct bt_tables, tag_write)              \
-						 : offsetof(struct bt_tables, tag_read))))
+	((int32_t)(BT_OFF_TABLES(cls) + ((write) ? offsetof(struct bt_tables, tag_write) :         \
+						   offsetof(struct bt_tables, tag_read))))
 #define ADDEND_OFF(cls) ((int32_t)(BT_OFF_TABLES(cls) + offsetof(struct bt_tables, addend)))
 
 static int32_t seg_base_off(unsigned seg)
@@ -34,7 +34,8 @@ static int32_t seg_base_off(unsigned seg)
 
 static int32_t seg_end_off(unsigned seg, bool write)
 {
-	return (int32_t)(offsetof(struct bt_cpu, seg_end) + ((write ? 6 : 0) + seg) * sizeof(uint64_t));
+	return (int32_t)(offsetof(struct bt_cpu, seg_end) +
+			 ((write ? 6 : 0) + seg) * sizeof(uint64_t));
 }
 
 /* Must accesses through this segment be checked against its limit and relocated by its base? */
@@ -84,13 +85,15 @@ struct guest_ea bt_stack_ea(const struct translator *t, int32_t disp)
 		.base = X86_RSP,
 		.index = NO_REG,
 		.seg = X86_SS,
-		.addrsize = t->long_mode ? 8 : t->mode & BT_MODE_SS32 ? 4 : 2,
+		.addrsize = t->long_mode           ? 8 :
+			    t->mode & BT_MODE_SS32 ? 4 :
+						     2,
 		.disp = disp,
 	};
 }
 
-void bt_emit_ea(struct translator *t, struct bt_buf *b, const struct guest_ea *ea, unsigned dst, unsigned tmp,
-		bool linear)
+void bt_emit_ea(struct translator *t, struct bt_buf *b, const struct guest_ea *ea, unsigned dst,
+		unsigned tmp, bool linear)
 {
 	bool wide = ea->addrsize == 8;
 
@@ -108,7 +111,9 @@ void bt_emit_ea(struct translator *t, struct bt_buf *b, const struct guest_ea *e
 		}
 		emit_lea_disp(b, wide, dst, dst, disp);
 	} else {
-		struct host_mem m = { .base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp };
+		struct host_mem m = {
+			.base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp
+		};
 
 		if (is_slot_reg(ea->base)) {
 			emit_load_gs(b, true, dst, GS_GPR(ea->base));
@@ -127,7 +132,8 @@ void bt_emit_ea(struct translator *t, struct bt_buf *b, const struct guest_ea *e
 		emit_movzx16(b, dst, dst);
 	if (linear && has_long_base(t, ea)) {
 		emit_load_gs(b, true, tmp, seg_base_off(ea->seg));
-		emit_lea(b, true, dst, &(struct host_mem){ .base = (int8_t)dst, .index = (int8_t)tmp });
+		emit_lea(b, true, dst,
+			 &(struct host_mem){ .base = (int8_t)dst, .index = (int8_t)tmp });
 	}
 }
 
@@ -136,7 +142,7 @@ void bt_emit_ea(struct translator *t, struct bt_buf *b, const struct guest_ea *e
 void bt_flags_save(struct bt_buf *b, unsigned tmp)
 {
 	emit_mov(b, true, tmp, X86_RAX);
-	emit8(b, 0x9f); /* lahf */
+	emit8(b, 0x9f);                                          /* lahf */
 	emit_bytes(b, (const uint8_t[]){ 0x0f, 0x90, 0xc0 }, 3); /* seto al */
 	emit8(b, 0x66);
 	emit_store_gs(b, false, X86_RAX, GS_OFF(flags_slot));
@@ -238,7 +244,8 @@ static void emit_operand(struct translator *t, struct access *a)
 	if (ea->index != NO_REG) {
 		if (is_slot_reg(ea->index)) {
 			emit_load_gs(b, true, T0, GS_GPR(ea->index));
-			emit_lea(b, true, T1, &(struct host_mem){ .base = T1, .index = T0, .scale = ea->scale });
+			emit_lea(b, true, T1,
+				 &(struct host_mem){ .base = T1, .index = T0, .scale = ea->scale });
 		} else {
 			m.index = ea->index;
 			m.scale = ea->scale;
@@ -279,8 +286,8 @@ void bt_access_begin(struct translator *t, struct access *a)
 
 	/* direct: the address is one host operand; recompute: it can be built again from its parts after the check */
 	recompute = t->long_mode && ea->addrsize == 8 && !ea->absolute && !ea->slot;
-	direct = recompute && !ea->rip_relative && !has_long_base(t, ea) && !is_slot_reg(ea->base) &&
-		 !is_slot_reg(ea->index);
+	direct = recompute && !ea->rip_relative && !has_long_base(t, ea) &&
+		 !is_slot_reg(ea->base) && !is_slot_reg(ea->index);
 	if (!t->long_mode && !segment && ea->addrsize == 4 && !ea->absolute)
 		direct = true;
 
@@ -288,7 +295,9 @@ void bt_access_begin(struct translator *t, struct access *a)
 		miss[2] = emit_jmp(b, b->p);
 
 	if (direct) {
-		struct host_mem e = { .base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp };
+		struct host_mem e = {
+			.base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp
+		};
 		struct host_mem last = e;
 
 		emit_lea(b, false, T1, &e);
@@ -315,7 +324,9 @@ void bt_access_begin(struct translator *t, struct access *a)
 	}
 	emit_check(t, a, &miss[0]);
 	if (direct && !t->long_mode) {
-		struct host_mem e = { .base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp };
+		struct host_mem e = {
+			.base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp
+		};
 
 		emit_lea(b, false, T0, &e);
 		a->m = (struct host_mem){ .base = T0, .index = T1 };
@@ -375,7 +386,8 @@ void bt_access_end(struct translator *t, struct access *a)
 	if (a->kind & X86_MEM_W) {
 		int32_t resume = (int32_t)(t->hot.p - a->site_address);
 
-		__builtin_memcpy(a->site_address + offsetof(struct bt_site, resume), &resume, sizeof(resume));
+		__builtin_memcpy(a->site_address + offsetof(struct bt_site, resume), &resume,
+				 sizeof(resume));
 		emit_lea_rip(c, T1, a->site_address);
 		emit_jmp_gs(c, GS_OFF(tramp_commit));
 	} else {

@@ -47,7 +47,8 @@ static void end_push(struct translator *t, struct access *a, int32_t delta)
 	bt_access_end(t, a);
 }
 
-static struct access stack_access(const struct translator *t, int32_t disp, unsigned size, uint8_t kind, bool need_t0)
+static struct access stack_access(const struct translator *t, int32_t disp, unsigned size,
+				  uint8_t kind, bool need_t0)
 {
 	return (struct access){
 		.ea = bt_stack_ea(t, disp),
@@ -114,7 +115,10 @@ void bt_emit_push_scratch(struct translator *t, unsigned size, uint8_t site_flag
 /* Load the instruction's memory operand (size bytes) into scratch[1], zero-extended. */
 static void emit_operand_to_scratch(struct translator *t, unsigned size)
 {
-	struct access a = { .ea = bt_insn_ea(t), .size = (uint16_t)size, .kind = X86_MEM_R, .site_flags = BT_SITE_MID };
+	struct access a = { .ea = bt_insn_ea(t),
+			    .size = (uint16_t)size,
+			    .kind = X86_MEM_R,
+			    .site_flags = BT_SITE_MID };
 
 	bt_access_begin(t, &a);
 	emit_load(&t->hot, size, T0, &a.m);
@@ -198,12 +202,19 @@ static void translate_pop(struct translator *t)
 	unsigned size = insn->opsize;
 
 	if (!insn->has_mem) {
-		emit_pop_reg(t, insn->has_modrm ? (unsigned)((insn->modrm & 7) | (insn->rex & 1) << 3) : opcode_reg(insn), size);
+		emit_pop_reg(t,
+			     insn->has_modrm ?
+				     (unsigned)((insn->modrm & 7) | (insn->rex & 1) << 3) :
+				     opcode_reg(insn),
+			     size);
 		return;
 	}
 	/* pop m: the address is computed with RSP already incremented (SDM vol. 2, POP) */
 	{
-		struct access a = { .ea = bt_insn_ea(t), .size = (uint16_t)size, .kind = X86_MEM_W, .need_t0 = true };
+		struct access a = { .ea = bt_insn_ea(t),
+				    .size = (uint16_t)size,
+				    .kind = X86_MEM_W,
+				    .need_t0 = true };
 
 		if (a.ea.base == X86_RSP)
 			a.ea.disp += (int32_t)size;
@@ -227,7 +238,8 @@ void bt_emit_next_ip_to_scratch(struct translator *t, unsigned size)
 	if (!t->long_mode && !(t->mode & BT_MODE_FLAT_CS)) {
 		/* IP = linear - CS.base, without flags: a - b = a + ~b + 1 */
 		emit_load_gs(b, false, T1,
-			     (int32_t)(offsetof(struct bt_cpu, state.seg) + X86_CS * sizeof(struct x86_segment) +
+			     (int32_t)(offsetof(struct bt_cpu, state.seg) +
+				       X86_CS * sizeof(struct x86_segment) +
 				       offsetof(struct x86_segment, base)));
 		emit_bytes(b, (const uint8_t[]){ 0x41, 0xf7, 0xd3 }, 3); /* not r11d */
 		emit_lea(b, false, T0, &(struct host_mem){ .base = T0, .index = T1, .disp = 1 });

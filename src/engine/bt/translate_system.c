@@ -7,7 +7,8 @@
  */
 #include "engine/bt/translate.h"
 
-static void emit_call(struct translator *t, struct bt_buf *b, bt_helper *helper, int64_t imm, bool has_mem)
+static void emit_call(struct translator *t, struct bt_buf *b, bt_helper *helper, int64_t imm,
+		      bool has_mem)
 {
 	const struct x86_insn *insn = t->insn;
 	struct bt_buf *c = &t->cold;
@@ -49,7 +50,8 @@ static void emit_call(struct translator *t, struct bt_buf *b, bt_helper *helper,
 	__builtin_memcpy(address, &call, sizeof(call));
 }
 
-void bt_emit_helper_arg(struct translator *t, struct bt_buf *b, bt_helper *helper, int64_t imm, bool has_arg)
+void bt_emit_helper_arg(struct translator *t, struct bt_buf *b, bt_helper *helper, int64_t imm,
+			bool has_arg)
 {
 	emit_call(t, b, helper, imm, has_arg);
 }
@@ -72,7 +74,8 @@ void bt_emit_helper(struct translator *t, bt_helper *helper, bool with_ea)
 
 bool bt_system_is_inline(const struct translator *t, const struct x86_insn *insn, bool last)
 {
-	if (!t->long_mode || !(t->mode & BT_MODE_CPL0) || (t->mode & (BT_MODE_STEP | BT_MODE_ONE | BT_MODE_ALIGN)))
+	if (!t->long_mode || !(t->mode & BT_MODE_CPL0) ||
+	    (t->mode & (BT_MODE_STEP | BT_MODE_ONE | BT_MODE_ALIGN)))
 		return false;
 	switch (insn->op) {
 	case X86_OP_CLI:
@@ -129,8 +132,9 @@ static void translate_sti(struct translator *t)
 static void translate_swapgs(struct translator *t)
 {
 	struct bt_buf *b = &t->hot;
-	int32_t base = (int32_t)(offsetof(struct bt_cpu, state.seg) + X86_GS * sizeof(struct x86_segment) +
-				 offsetof(struct x86_segment, base));
+	int32_t base =
+		(int32_t)(offsetof(struct bt_cpu, state.seg) + X86_GS * sizeof(struct x86_segment) +
+			  offsetof(struct x86_segment, base));
 
 	emit_load_gs(b, true, T0, base);
 	emit_load_gs(b, true, T1, GS_OFF(state.kernel_gs_base));
@@ -152,7 +156,8 @@ static void translate_pushf(struct translator *t)
 	emit_load_gs(b, true, X86_RSP, GS_OFF(scratch[0]));
 	emit_load_gs(b, false, T1, GS_RFLAGS);
 	emit_alu_imm(b, false, 4, T0, X86_FLAGS_ARITH | X86_FLAG_DF);
-	emit_alu_imm(b, false, 4, T1, (int32_t)~(X86_FLAGS_ARITH | X86_FLAG_DF | X86_FLAG_RF | X86_FLAG_VM));
+	emit_alu_imm(b, false, 4, T1,
+		     (int32_t) ~(X86_FLAGS_ARITH | X86_FLAG_DF | X86_FLAG_RF | X86_FLAG_VM));
 	emit_bytes(b, (const uint8_t[]){ 0x45, 0x09, 0xda }, 3); /* or r10d, r11d */
 	emit_store_gs(b, true, T0, GS_OFF(scratch[1]));
 	t->flags = FLAGS_SLOT;
@@ -163,8 +168,11 @@ static void translate_pushf(struct translator *t)
 static void translate_popf(struct translator *t)
 {
 	struct bt_buf *b = &t->hot;
-	const uint32_t plain = X86_FLAGS_ARITH | X86_FLAG_IF | X86_FLAG_DF | X86_FLAG_RF | X86_FLAG_VM | X86_FLAG_R1;
-	struct access a = { .ea = bt_stack_ea(t, 0), .size = 8, .kind = X86_MEM_R, .site_flags = BT_SITE_STACK };
+	const uint32_t plain = X86_FLAGS_ARITH | X86_FLAG_IF | X86_FLAG_DF | X86_FLAG_RF |
+			       X86_FLAG_VM | X86_FLAG_R1;
+	struct access a = {
+		.ea = bt_stack_ea(t, 0), .size = 8, .kind = X86_MEM_R, .site_flags = BT_SITE_STACK
+	};
 	uint8_t *other, *no_enable, *pending, *helper;
 
 	bt_access_begin(t, &a);
