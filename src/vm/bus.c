@@ -11,6 +11,7 @@
 #include "vm/bus.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 #include "base/log.h"
 #include "base/util.h"
@@ -31,7 +32,11 @@ void bus_init(struct bus *bus, const char *name, uint64_t limit)
 	/* Sequences of different buses differ, since a bus may be where an old one was, which threads' caches still know. */
 	static uint32_t next_sequence;
 
-	*bus = (struct bus){ .name = name, .limit = limit };
+	static _Atomic uint32_t generation;
+
+	/* Sequences of different buses start far apart: a bus may get the address of one that is gone, and threads'
+	 * caches know a bus by its address. */
+	*bus = (struct bus){ .name = name, .limit = limit, .sequence = atomic_fetch_add(&generation, 0x10000) };
 	bus->sequence = __atomic_add_fetch(&next_sequence, 1u << 20, __ATOMIC_RELAXED);
 	pthread_mutex_init(&bus->lock, NULL);
 }
