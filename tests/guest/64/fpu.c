@@ -80,6 +80,63 @@ static void x87_exceptions(void)
 	asm volatile("fninit");
 }
 
+/* Which x87 instructions report a pending error: all but the non-waiting ones (SDM vol. 1, 8.3.12). */
+static void pending(void)
+{
+	static uint8_t image[512] __attribute__((aligned(64)));
+	static const uint16_t unmasked = 0x37b;
+	static uint8_t clean[108];
+	uint16_t sw;
+
+#define PENDING() asm volatile("fninit; fldcw %0; fld1; fldz; fdivrp" : : "m"(unmasked))
+	asm volatile("fninit; fnsave %0; fninit" : "=m"(clean));
+#define WAITS(insn)                                                                                \
+	do {                                                                                       \
+		PENDING();                                                                         \
+		CHECK_EQ("mf-by-" insn, VECTOR_OF(insn " %0", : "+m"(clean) : : "memory"), MF);    \
+		CHECK_EQ("mf-by-" insn "-ip", trap.ip, trap.at);                                   \
+	} while (0)
+	WAITS("fldenv");
+	WAITS("frstor");
+	WAITS("fldcw");
+	WAITS("fldt");
+	WAITS("flds");
+	WAITS("fsts");
+	WAITS("fstpt");
+	WAITS("fistpl");
+#define DOES_NOT_WAIT(insn)                                                                        \
+	do {                                                                                       \
+		PENDING();                                                                         \
+		CHECK_EQ("no-mf-by-" insn, VECTOR_OF(insn " %0", : "=m"(image) : : "memory"), NO_TRAP); \
+	} while (0)
+	DOES_NOT_WAIT("fnstenv");
+	CHECK_EQ("fnstenv-masks", VECTOR_OF("fwait", :), NO_TRAP);
+	CHECK_EQ("fnstenv-status", *(uint16_t *)(image + 4) & 0x8084, 0x8084);
+	CHECK_EQ("fnstenv-control", *(uint16_t *)image, unmasked);
+	/* the error comes back with the environment */
+	CHECK_EQ("fldenv-brings-error", VECTOR_OF("fldenv %0", : : "m"(image) : "memory"), NO_TRAP);
+	CHECK_EQ("fldenv-error-reported", VECTOR_OF("fwait", :), MF);
+	DOES_NOT_WAIT("fnsave");
+	CHECK_EQ("fnsave-initializes", VECTOR_OF("fwait", :), NO_TRAP);
+	CHECK_EQ("frstor-brings-error", VECTOR_OF("frstor %0", : : "m"(image) : "memory"), NO_TRAP);
+	CHECK_EQ("frstor-error-reported", VECTOR_OF("fld1", :), MF);
+	DOES_NOT_WAIT("fnstcw");
+	DOES_NOT_WAIT("fnstsw");
+	DOES_NOT_WAIT("fxsave");
+	asm volatile("fninit");
+	CHECK_EQ("fxrstor-brings-error", VECTOR_OF("fxrstor %0", : : "m"(image) : "memory"), NO_TRAP);
+	CHECK_EQ("fxrstor-error-reported", VECTOR_OF("fwait", :), MF);
+	/* traps, interrupts and system instructions in between must not trip over it */
+	PENDING();
+	CHECK_EQ("ud-with-error-pending", VECTOR_OF("ud2", :), UD);
+	CHECK_EQ("cpuid-with-error-pending", VECTOR_OF("cpuid", : : "a"(0) : "rbx", "rcx", "rdx"), NO_TRAP);
+	CHECK_EQ("io-with-error-pending", VECTOR_OF("outb %%al, $0x80", :), NO_TRAP);
+	CHECK_EQ("sse-with-error-pending", VECTOR_OF("pxor %%xmm0, %%xmm0", :), NO_TRAP);
+	asm volatile("fnstsw %0" : "=m"(sw));
+	CHECK_EQ("error-still-pending", sw & 0x8084, 0x8084);
+	asm volatile("fninit");
+}
+
 /* With CR0.NE = 0 the error goes out on FERR#: IRQ 13 through the PIC; a write to port 0xf0 clears the latch. */
 static volatile unsigned irq13;
 static void irq13_handler(struct frame *f)
@@ -245,6 +302,7 @@ void test_main(void)
 	write_cr4(read_cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT);
 	task_switched();
 	x87_exceptions();
+	pending();
 	simd_exceptions();
 	xsave();
 	if (!is_tcg()) /* aborts */
