@@ -88,7 +88,9 @@ struct bt_slot { /* beside each memory_slot */
 };
 
 #define BT_HASH_BITS 17
+#ifndef BT_CACHE_SIZE /* smaller in tests of the full flush */
 #define BT_CACHE_SIZE (256u << 20)
+#endif
 #define BT_BLOCKS_MAX (2u << 20)
 #define BT_CROSS_MAX (256u << 10)
 #define BT_FAULTS_MAX (8u << 20)
@@ -101,6 +103,7 @@ struct bt_breakpoint {
 /* ---- the VM ---- */
 struct bt_vm {
 	struct vm *vm;
+	struct bt_options options; /* constant */
 	struct bt_slot slots[MEMORY_SLOT_MAX];
 
 	struct bt_lock lock; /* cache, blocks, pages: everything below */
