@@ -474,9 +474,8 @@ def memtest86():
 
 # ---- a whole Debian ----
 
-@test
-def debian_system():
-    """systemd to a login prompt, network, gcc, python, sqlite, openssl, perl against the host's results, power-off."""
+def debian(cpus, copies):
+    """Boot, log in, fetch and run work.sh (copies at once), compare with the host, power off."""
     image = script("debian-image.sh")
     with open(os.path.join(HERE, "work.sh"), "rb") as f:
         work = f.read()
@@ -492,32 +491,51 @@ echo "RESULT failed $(systemctl --failed --plain --no-legend | tr '\\n' ' ')"
 echo "RESULT address $(ip -4 addr show scope global | sed -n 's/.*inet \\([0-9.]*\\).*/\\1/p')"
 echo "RESULT fetch $(wget -q -O - http://10.0.2.2:$1/big | sha256sum | cut -d ' ' -f 1)"
 wget -q -O /root/work.sh http://10.0.2.2:$1/work.sh
-mkdir -p /root/work
-DROP_CACHES=1 sh /root/work.sh /root/work >/root/results 2>/root/errors
-sed 's/^/WORK /' /root/results
-tail -5 /root/errors
+for copy in $(seq $2); do
+	mkdir -p /root/work.$copy
+	(DROP_CACHES=1 sh /root/work.sh /root/work.$copy >/root/results.$copy 2>/root/errors.$copy) &
+done
+wait
+for copy in $(seq $2); do
+	sed "s/^/WORK $copy /" /root/results.$copy
+	tail -5 /root/errors.$copy
+done
 echo "RESULT done"
 """
     with Server({"/big": big, "/work.sh": work, "/commands": commands}) as server, \
-            Machine(kernel(), initramfs(), "console=ttyS0 root=/dev/vda quiet systemd.show_status=1", cpus=2, memory="1G",
+            Machine(kernel(), initramfs(), "console=ttyS0 root=/dev/vda quiet systemd.show_status=1", cpus=cpus, memory="1G",
                     disks=((image, "snapshot"),)) as m:
         m.expect(r"login: $", 180)
         boot = time.monotonic() - m.started
         m.send("root\n")
         m.expect(r"root@\S+# ", 60)
-        m.send(f"wget -q -O /root/commands http://10.0.2.2:{server.port}/commands && sh /root/commands {server.port}\n")
+        m.send(f"wget -q -O /root/commands http://10.0.2.2:{server.port}/commands && sh /root/commands {server.port} {copies}\n")
         m.expect(r"^RESULT done", 600)
         m.send("systemctl poweroff\n")
         m.ends_with(0, 90)
         m.no_kernel_complaints()
         r = results(m.text)
-        got = dict(l[5:].split(" ", 1) for l in m.text.splitlines() if l.startswith("WORK ") and l.count(" ") > 1)
+        got = {(l.split(" ", 3)[1], l.split(" ", 3)[2]): l.split(" ", 3)[3] for l in m.text.splitlines()
+               if l.startswith("WORK ") and l.count(" ") > 2}
     expect_equal(r.get("system"), "running", f"systemd's state (failed: {r.get('failed')})")
     expect_equal(r.get("address"), "10.0.2.15", "address")
     expect_equal(r.get("fetch"), hashlib.sha256(big).hexdigest(), "file over the network")
-    for name, value in want.items():
-        expect_equal(got.get(name), value, name)
+    for copy in range(1, copies + 1):
+        for name, value in want.items():
+            expect_equal(got.get((str(copy), name)), value, f"{name} (copy {copy})")
     return f"login prompt after {boot:.1f} s"
+
+
+@test
+def debian_system():
+    """systemd to a login prompt, network, gcc, python, sqlite, openssl, perl against the host's results, power-off."""
+    return debian(2, 1)
+
+
+@test
+def debian_4_cpus():
+    """The same work four times at once on four vCPUs."""
+    return debian(4, 4)
 
 
 @test
