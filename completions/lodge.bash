@@ -19,7 +19,7 @@ _lodge()
 	*) return ;;
 	esac
 	case $prev in
-	-k | --kernel | -i | --initrd | -d | --disk)
+	-k | --kernel | -i | --initrd | -d | --disk | --profile)
 		compopt -o filenames 2>/dev/null
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return
@@ -57,5 +57,5 @@ _lodge()
 		;;
 	esac
 	COMPREPLY=($(compgen -W "--name --engine --cpus --memory --cpu --kernel --initrd --append --disk --net --console
-		--device --no-reboot --gdb --trace --stats --summary --verbose --help" -- "$cur"))
+		--device --no-reboot --gdb --trace --stats --summary --profile --perf-map --verbose --help" -- "$cur"))
 } && complete -F _lodge lodge

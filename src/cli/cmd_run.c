@@ -30,6 +30,7 @@ struct session {
 	struct vm *vm;
 	struct monitor monitor;
 	struct gdbstub *gdb;
+	FILE *profile; /* --profile */
 	int signal_fd;
 	_Atomic int signal; /* that ended the machine, or 0 */
 };
@@ -72,6 +73,8 @@ static void destroy(struct session *session)
 	if (session->vm)
 		machine_destroy(session->vm);
 	monitor_destroy(&session->monitor);
+	if (session->profile)
+		fclose(session->profile);
 	if (session->signal_fd >= 0)
 		close(session->signal_fd);
 	run_options_free(&session->options);
@@ -81,6 +84,12 @@ static int start(struct session *session, struct error *err)
 {
 	struct run_options *options = &session->options;
 
+	/* A file that cannot be written is better known now than at the end. */
+	if (options->profile) {
+		session->profile = fopen(options->profile, "we");
+		if (!session->profile)
+			return error_set_errno(err, errno, "cannot write the profile to '%s'", options->profile);
+	}
 	if (catch_signals(session, err) || machine_create(&session->vm, &options->machine, err))
 		return -1;
 	if (monitor_start(&session->monitor, session->vm))
@@ -116,6 +125,22 @@ static int report_death(struct vm *vm)
 	return status;
 }
 
+static bool print_profile(struct session *session)
+{
+	FILE *out = session->profile;
+	bool good;
+
+	session->profile = NULL;
+	if (session->vm->engine->print_profile)
+		session->vm->engine->print_profile(session->vm, out);
+	good = !ferror(out);
+	if (fclose(out) || !good) {
+		log_error("cannot write the profile to '%s'", session->options.profile);
+		return false;
+	}
+	return true;
+}
+
 static int finish(struct session *session, enum vm_end end)
 {
 	struct vm *vm = session->vm;
@@ -132,6 +157,8 @@ static int finish(struct session *session, enum vm_end end)
 		stats_print(stderr, vm);
 	if (session->options.summary)
 		stats_print_summary(stderr, vm);
+	if (session->profile)
+		return print_profile(session) ? status : STATUS_FAILED;
 	return status;
 }
 
@@ -201,6 +228,8 @@ const struct command cmd_run = {
 		"      --trace LIST       print events: irq, exceptions, mmio, pio, tb, ..., all\n"
 		"      --stats            print statistics at the end\n"
 		"      --summary          print one line about engine and times at the end\n"
+		"      --profile FILE     sample where the guest's time goes; report to FILE\n"
+		"      --perf-map         name translated code for 'perf report'\n"
 		"  -v, --verbose          say more; twice: for debugging\n"
 		"  -h, --help             this text\n"
 		"\n"

@@ -31,6 +31,9 @@ enum long_only {
 	OPT_TRACE,
 	OPT_STATS,
 	OPT_SUMMARY,
+	OPT_PROFILE,
+	OPT_PERF_MAP,
+	OPT_BT,
 };
 
 static const struct option long_options[] = {
@@ -51,6 +54,9 @@ static const struct option long_options[] = {
 	{ "trace", required_argument, NULL, OPT_TRACE },
 	{ "stats", no_argument, NULL, OPT_STATS },
 	{ "summary", no_argument, NULL, OPT_SUMMARY },
+	{ "profile", required_argument, NULL, OPT_PROFILE },
+	{ "perf-map", no_argument, NULL, OPT_PERF_MAP },
+	{ "bt", required_argument, NULL, OPT_BT },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
@@ -363,6 +369,16 @@ static int parse_option(struct run_options *options, int option, const char *arg
 		return 0;
 	case OPT_SUMMARY:
 		options->summary = true;
+		return 0;
+	case OPT_PROFILE:
+		options->profile = argument;
+		machine->profile = true;
+		return 0;
+	case OPT_PERF_MAP:
+		machine->perf_map = true;
+		return 0;
+	case OPT_BT:
+		machine->engine_options = argument;
 		return 0;
 	case 'v':
 		options->verbose++;

@@ -17,6 +17,7 @@ struct run_options {
 	bool gdb_nowait;  /* let the guest run before a debugger comes */
 	bool stats;       /* --stats */
 	bool summary;     /* --summary */
+	const char *profile; /* --profile: file the report goes to, or NULL */
 	unsigned verbose; /* number of -v */
 	bool help;        /* --help was given: nothing else is valid */
 	bool cpu_help; /* --cpu help: list models and features */

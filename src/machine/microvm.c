@@ -484,6 +484,9 @@ int microvm_create(struct vm **out, const struct machine_config *config, struct 
 		.cpus = config->cpus,
 		.memory = config->memory,
 		.no_reboot = config->no_reboot,
+		.engine_options = config->engine_options,
+		.profile = config->profile,
+		.perf_map = config->perf_map,
 	};
 	const struct engine *engine = engine_find(config->engine ? config->engine : "auto", err);
 	struct microvm *m;

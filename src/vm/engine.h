@@ -71,6 +71,8 @@ struct engine {
 
 	/* --stats: print the engine's own counters, aligned. */
 	void (*print_stats)(struct vm *vm, FILE *out);
+	/* --profile (vm_config.profile): print what was sampled. The VM has ended; its vCPU threads too. May be NULL. */
+	void (*print_profile)(struct vm *vm, FILE *out);
 };
 
 /* All engines compiled in, NULL-terminated. */

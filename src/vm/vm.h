@@ -53,6 +53,10 @@ struct vm_config {
 	unsigned cpus;
 	uint64_t memory;  /* bytes */
 	bool no_reboot;
+	bool shared_memory; /* other processes map guest RAM: it must be a memfd */
+	const char *engine_options; /* for the engine alone, or NULL; the string lives as long as the VM */
+	bool profile;  /* sample where time goes: engine->print_profile() */
+	bool perf_map; /* write a symbol map of translated code for perf(1) */
 };
 
 struct event_source; /* a file descriptor watched by the event loop */

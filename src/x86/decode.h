@@ -183,4 +183,7 @@ struct x86_insn {
 #define X86_DECODE_TOO_LONG (-2)
 int x86_decode(struct x86_insn *insn, const uint8_t *code, unsigned avail, enum x86_mode_bits mode);
 
+/* What people call an operation (enum x86_op); "?" if there is none such. (decode_names.c) */
+const char *x86_op_name(unsigned op);
+
 #endif

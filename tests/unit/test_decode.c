@@ -686,12 +686,25 @@ static void speed(void **state)
 	print_message("%.1f ns an instruction\n", best / (double)n);
 }
 
+/* Every operation has a name, and no two the same. */
+static void op_names(void **state)
+{
+	(void)state;
+	for (unsigned op = 0; op < X86_OP_COUNT; op++) {
+		assert_string_not_equal(x86_op_name(op), "?");
+		for (unsigned other = 0; other < op; other++)
+			assert_string_not_equal(x86_op_name(op), x86_op_name(other));
+	}
+	assert_string_equal(x86_op_name(X86_OP_COUNT), "?");
+	assert_string_equal(x86_op_name(X86_OP_RSM), "rsm");
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(legacy_encodings), cmocka_unit_test(vex_encodings), cmocka_unit_test(evex_encodings),
 		cmocka_unit_test(random_bytes), cmocka_unit_test(host_programs), cmocka_unit_test(truncation),
-		cmocka_unit_test(too_long), cmocka_unit_test(speed),
+		cmocka_unit_test(too_long), cmocka_unit_test(op_names), cmocka_unit_test(speed),
 	};
 
 	if (argc > 1)

@@ -264,6 +264,19 @@ struct bt_cache {
 	uint32_t hot_fault_count, cold_fault_count, fault_capacity;
 };
 
+/* --bt: optimisations switched off, so that a wrong result can be bisected (options.c). All zero: everything is on. */
+struct bt_options {
+	bool no_chain;         /* jumps within a page are not patched: each goes to the runtime */
+	bool no_groups;        /* no coalescing: each access has a TLB check of its own */
+	bool no_inline_system; /* CLI, STI, SWAPGS, PUSHF, POPF by helpers */
+	bool no_jump_cache;    /* jumps to other pages and indirect ones go to the runtime */
+	bool no_dead_flags;    /* arithmetic flags are live everywhere */
+	bool no_tlb;           /* no TLB fills: each access goes to the runtime */
+	bool no_spaces;        /* every CR3 load flushes */
+	unsigned max_instructions; /* in a block; 0: as many as the translator likes */
+	uint32_t cache_size;       /* bytes of code cache, hot and cold; 0: BT_CACHE_SIZE */
+};
+
 /* What the translator is asked to do, under the cache lock. */
 struct bt_translate_request {
 	struct bt_cpu *cpu; /* for features only; its state is not read */
@@ -276,6 +289,7 @@ struct bt_translate_request {
 	uint64_t next_page_gpa;
 	bool poll; /* near entry must poll */
 	unsigned max_instructions;
+	const struct bt_options *options;
 };
 
 enum bt_translate_status {

@@ -341,15 +341,21 @@ static struct bt_block *translate(struct bt_vcpu *v, struct bt_vm *bt, const str
 		.next_page = next ? next->host : NULL,
 		.next_page_gpa = next ? next->gpa : ~0ull,
 		.poll = poll,
-		.max_instructions = mode & BT_MODE_ONE ? 1 : 64,
+		.max_instructions = mode & BT_MODE_ONE ? 1 : bt->options.max_instructions,
+		.options = &bt->options,
 	};
 	enum bt_translate_status status;
+	uint64_t start;
 
 	if (bt->block_count >= BT_BLOCKS_MAX || bt->cross_count >= BT_CROSS_MAX)
 		return NULL;
 	bt_fill(block, 0, sizeof(*block));
 	block->gpa_next = ~0ull;
+	atomic_store_explicit(&v->translating, true, memory_order_relaxed);
+	start = __builtin_ia32_rdtsc();
 	status = bt_translate(&request, block);
+	bt->stats.translate_tsc += __builtin_ia32_rdtsc() - start;
+	atomic_store_explicit(&v->translating, false, memory_order_relaxed);
 	if (status != BT_TRANSLATED) {
 		*cache = before;
 		*need_next = status == BT_TRANSLATE_NEED_NEXT_PAGE && !next;
@@ -364,6 +370,8 @@ static struct bt_block *translate(struct bt_vcpu *v, struct bt_vm *bt, const str
 	bt->stats.hot_bytes += cache->hot - before.hot;
 	bt->stats.cold_bytes += cache->cold - before.cold;
 	publish(bt, block);
+	if (unlikely(bt->perf_map))
+		bt_perf_map_block(bt, block, PAGE_OF(page->linear), &before);
 	return block;
 }
 

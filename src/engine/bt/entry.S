@@ -38,7 +38,7 @@
 .endm
 
 /* eax: flags to merge into the state. Then rbx = vCPU, rdi = cpu, rsi = r11, rdx = r10. */
-.macro enter_c
+.macro enter_c activity
 	mov	ecx, dword ptr gs:[OFF_RFLAGS]
 	and	eax, FLAGS_MASK
 	and	ecx, ~FLAGS_MASK
@@ -48,11 +48,13 @@
 	mov	rsi, r11
 	mov	rdx, r10
 	mov	dword ptr [rbx + OFF_V_RUNNING], 0
+	mov	byte ptr [rbx + OFF_V_ACTIVITY], \activity
+	mov	qword ptr [rbx + OFF_V_R11], r11 /* the profiler finds the block by it */
 	mov	rdi, qword ptr [rbx + OFF_V_CPU]
 .endm
 
 /* A trampoline with the guest's flags in EFLAGS. */
-.macro trampoline name, part
+.macro trampoline name, part, activity
 	.p2align 5
 	.globl	\name
 	.type	\name, @function
@@ -62,7 +64,7 @@
 	pushfq
 	pop	rax
 	cld
-	enter_c
+	enter_c \activity
 	call	\part
 	jmp	bt_return
 	.size	\name, . - \name
@@ -71,12 +73,12 @@
 	.globl	bt_entry_start
 bt_entry_start:
 
-	trampoline bt_tramp_memory, bt_part_memory
-	trampoline bt_tramp_commit, bt_part_commit
-	trampoline bt_tramp_chain, bt_part_chain
-	trampoline bt_tramp_poll, bt_part_poll
-	trampoline bt_tramp_dispatch, bt_part_dispatch
-	trampoline bt_tramp_fault, bt_part_fault
+	trampoline bt_tramp_memory, bt_part_memory, ACTIVITY_MEMORY
+	trampoline bt_tramp_commit, bt_part_commit, ACTIVITY_COMMIT
+	trampoline bt_tramp_chain, bt_part_chain, ACTIVITY_CHAIN
+	trampoline bt_tramp_poll, bt_part_poll, ACTIVITY_POLL
+	trampoline bt_tramp_dispatch, bt_part_dispatch, ACTIVITY_DISPATCH
+	trampoline bt_tramp_fault, bt_part_fault, ACTIVITY_FAULT
 
 	.p2align 5
 	.globl	bt_tramp_helper
@@ -88,7 +90,7 @@ bt_tramp_helper:
 	pushfq
 	pop	rax
 	cld
-	enter_c
+	enter_c ACTIVITY_HELPER
 	call	bt_part_helper
 	jmp	bt_return
 	.size	bt_tramp_helper, . - bt_tramp_helper
@@ -111,7 +113,7 @@ bt_tramp_jump_miss:
 	or	eax, ecx
 	movzx	ecx, byte ptr gs:[OFF_FLAGS_SLOT + 1]
 	or	eax, ecx
-	enter_c
+	enter_c ACTIVITY_JUMP
 	call	bt_part_jump
 	jmp	bt_return
 	.size	bt_tramp_jump, . - bt_tramp_jump
@@ -202,6 +204,7 @@ bt_return:
 	jmp	.Lagain
 
 .Lleave:
+	mov	byte ptr [rbx + OFF_V_ACTIVITY], ACTIVITY_NONE
 	add	rsp, 8
 	pop	r15
 	pop	r14

@@ -59,7 +59,11 @@ static void mmio_read(struct bt_vcpu *v, uint64_t gpa, uint8_t *buf, unsigned si
 	v->vcpu->stats.mmio++;
 	while (size) {
 		unsigned n = bus_piece(gpa, size);
-		uint64_t value = bus_read(&v->vm->mmio, gpa, n);
+		uint64_t value;
+
+		atomic_store_explicit(&v->in_device, true, memory_order_relaxed);
+		value = bus_read(&v->vm->mmio, gpa, n);
+		atomic_store_explicit(&v->in_device, false, memory_order_relaxed);
 
 		bt_copy(buf, &value, n);
 		buf += n;
@@ -77,7 +81,9 @@ static void mmio_write(struct bt_vcpu *v, uint64_t gpa, const uint8_t *buf, unsi
 		uint64_t value = 0;
 
 		bt_copy(&value, buf, n);
+		atomic_store_explicit(&v->in_device, true, memory_order_relaxed);
 		bus_write(&v->vm->mmio, gpa, value, n);
+		atomic_store_explicit(&v->in_device, false, memory_order_relaxed);
 		buf += n;
 		gpa += n;
 		size -= n;
@@ -258,7 +264,8 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 		if (bt_masked_access(v, site, linear, cls, &target))
 			return target;
 	}
-	if (unlikely(!bt_canonical(linear) || !bt_canonical(linear + size - 1))) {
+	if (unlikely(!bt_canonical(linear) || !bt_canonical(linear + size - 1)) ||
+	    unlikely((v->mode & BT_MODE_CODE) != X86_CODE64 && !(site->flags & BT_SITE_SEGMENT) && linear + size - 1 > 0xffffffffull)) {
 		bool stack = site->flags & BT_SITE_STACK || site->seg == X86_SS;
 
 		return raise_vector_at(cpu, site, stack && !sse_misaligned(site, linear) ? X86_SS_FAULT : X86_GP);

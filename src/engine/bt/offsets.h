@@ -22,6 +22,18 @@
 #define OFF_V_R10 16
 #define OFF_V_R11 24
 #define OFF_V_FPU_SAVED 32
+#define OFF_V_ACTIVITY 33
 #define OFF_V_XSAVE_MASK 40
+
+/* bt_vcpu.activity: the trampoline whose C part runs (meaningless while translated code does). For the profiler. */
+#define ACTIVITY_NONE 0
+#define ACTIVITY_MEMORY 1
+#define ACTIVITY_COMMIT 2
+#define ACTIVITY_HELPER 3
+#define ACTIVITY_CHAIN 4
+#define ACTIVITY_JUMP 5
+#define ACTIVITY_POLL 6
+#define ACTIVITY_DISPATCH 7
+#define ACTIVITY_FAULT 8
 
 #endif

@@ -312,7 +312,7 @@ uint64_t bt_part_chain(struct bt_cpu *cpu, const struct bt_exit *exit)
 		return 0;
 	}
 	target = jump_target(v, linear, exit->backward, &block);
-	if (likely(block && exit->patch && !(block->flags & BT_BLOCK_CROSS))) {
+	if (likely(block && exit->patch && !v->bt->options.no_chain && !(block->flags & BT_BLOCK_CROSS))) {
 		const struct bt_cache *cache = &v->bt->cache;
 		uint8_t *rx = (uint8_t *)exit + exit->patch;
 		uint32_t rel = (uint32_t)(target - ((uint64_t)rx + 4));
@@ -378,6 +378,7 @@ uint64_t bt_part_helper(struct bt_cpu *cpu, const struct bt_call *call)
 	struct bt_vcpu *v = bt_vcpu_of(cpu);
 	enum bt_result result;
 
+	v->helper_call = call;
 	v->stats.helpers++;
 	v->stats.helper_by_op[call->op & 255]++;
 	result = call->helper(cpu, call);
@@ -690,6 +691,7 @@ enum vcpu_exit bt_vcpu_run(struct vcpu *vcpu)
 	cpu->tsc_offset = (int64_t)(v->vm->tsc_offset + vcpu->tsc_delta);
 	v->breakpoint_skip = v->bt->breakpoint_count ? linear_rip(&cpu->state) : ~0ull;
 	bt_pv_enter(v);
+	atomic_store_explicit(&v->in_engine, true, memory_order_relaxed);
 	for (;;) {
 		uint64_t target;
 
@@ -722,5 +724,6 @@ enum vcpu_exit bt_vcpu_run(struct vcpu *vcpu)
 	}
 	bt_fpu_save(cpu);
 	bt_pv_leave(v);
+	atomic_store_explicit(&v->in_engine, false, memory_order_relaxed);
 	return why;
 }

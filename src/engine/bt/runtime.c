@@ -36,6 +36,7 @@ _Static_assert(offsetof(struct bt_vcpu, hold) == OFF_V_HOLD, "offsets.h");
 _Static_assert(offsetof(struct bt_vcpu, r10) == OFF_V_R10, "offsets.h");
 _Static_assert(offsetof(struct bt_vcpu, r11) == OFF_V_R11, "offsets.h");
 _Static_assert(offsetof(struct bt_vcpu, fpu_saved) == OFF_V_FPU_SAVED, "offsets.h");
+_Static_assert(offsetof(struct bt_vcpu, activity) == OFF_V_ACTIVITY, "offsets.h");
 _Static_assert(offsetof(struct bt_vcpu, xsave_mask) == OFF_V_XSAVE_MASK, "offsets.h");
 
 #ifndef MFD_EXEC
@@ -159,6 +160,7 @@ static void release(void *p, uint64_t size)
 static int create_cache(struct bt_vm *bt, struct error *err)
 {
 	struct bt_cache *cache = &bt->cache;
+	uint32_t size = BT_CACHE_SIZE;
 	int fd = exec_memfd("lodge-code", BT_CACHE_SIZE);
 
 	if (fd < 0)
@@ -171,11 +173,13 @@ static int create_cache(struct bt_vm *bt, struct error *err)
 		cache->rx = cache->rx == MAP_FAILED ? NULL : cache->rx;
 		return error_set_errno(err, errno, "cannot map the code cache (does the host forbid executable memory?)");
 	}
-	cache->size = BT_CACHE_SIZE;
+	if (bt->options.cache_size && bt->options.cache_size < size)
+		size = bt->options.cache_size;
+	cache->size = size;
 	cache->hot = 64; /* offset 0 is nobody's */
-	cache->hot_limit = BT_CACHE_SIZE / 2;
+	cache->hot_limit = size / 2;
 	cache->cold = cache->hot_limit;
-	cache->cold_limit = BT_CACHE_SIZE;
+	cache->cold_limit = size;
 	cache->fault_capacity = BT_FAULTS_MAX;
 	cache->hot_faults = reserve(BT_FAULTS_MAX * sizeof(*cache->hot_faults));
 	cache->cold_faults = reserve(BT_FAULTS_MAX * sizeof(*cache->cold_faults));
@@ -227,6 +231,8 @@ static void bt_vm_destroy(struct vm *vm)
 
 	if (!bt)
 		return;
+	bt_profile_free(bt);
+	bt_perf_map_close(bt);
 	for (unsigned i = 0; i < vm->memory.slot_count; i++) {
 		uint64_t pages = vm->memory.slots[i].size >> PAGE_SHIFT;
 
@@ -259,9 +265,14 @@ static int bt_vm_create(struct vm *vm, struct error *err)
 	bt->jump_template_fd = -1;
 	atomic_store(&bt->translating[0], ~0ull);
 	atomic_store(&bt->translating[1], ~0ull);
+	if (bt_options_parse(&bt->options, vm->config.engine_options, err)) {
+		free(bt);
+		return -1;
+	}
 	vm->engine_data = bt;
 	syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
-	if (create_cache(bt, err) || create_slots(bt, err) || create_template(bt, err) || bt_signals_install(err)) {
+	if (create_cache(bt, err) || create_slots(bt, err) || create_template(bt, err) || bt_signals_install(err) ||
+	    (vm->config.perf_map && bt_perf_map_open(bt, err)) || (vm->config.profile && bt_profile_start(bt, err))) {
 		bt_vm_destroy(vm);
 		return -1;
 	}
@@ -534,4 +545,5 @@ const struct engine bt_engine = {
 	.set_single_step = bt_set_single_step,
 	.filter_cpuid = bt_filter_cpuid,
 	.print_stats = bt_print_stats,
+	.print_profile = bt_print_profile,
 };

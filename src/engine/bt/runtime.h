@@ -129,6 +129,8 @@ struct bt_vm {
 	unsigned breakpoint_count;
 
 	struct bt_vm_stats stats;
+	struct bt_perf_map *perf_map; /* --perf-map: perf_map.c; else NULL */
+	struct bt_profile *profile;   /* --profile: profile.c; else NULL */
 };
 
 /* ---- TLB ---- */
@@ -194,7 +196,8 @@ struct bt_vcpu {
 	_Atomic uint32_t hold; /* futex: != 0: may not return into translated code */
 	uint64_t r10, r11;     /* what trampolines load on the way back */
 	uint8_t fpu_saved;     /* the guest's vector state is in state.xsave */
-	uint8_t pad[7];
+	uint8_t activity;      /* ACTIVITY_*: offsets.h */
+	uint8_t pad[6];
 	uint64_t xsave_mask;
 
 	struct bt_vm *bt;
@@ -231,6 +234,7 @@ struct bt_vcpu {
 	unsigned commit_size, commit_first; /* bytes in all, and on the first page */
 	uint8_t bounce[192] __attribute__((aligned(64)));
 	uint8_t fpu_buffer[X86_XSAVE_MAX] __attribute__((aligned(64))); /* helper_fpu.c */
+	uint8_t fpu_scratch[X86_XSAVE_MAX] __attribute__((aligned(64)));
 
 	/* address spaces */
 	struct bt_table *tables[BT_CLASS_COUNT]; /* of the current alias */
@@ -246,6 +250,10 @@ struct bt_vcpu {
 	bool fetch_1g;            /* some may be parts of pages larger than 4 MiB */
 	uint64_t fetch_large[16]; /* as bt_table.large */
 	struct bt_fetch fetch[BT_FETCH_ENTRIES];
+
+	/* what this vCPU's thread is doing, for the profiler's signal */
+	_Atomic bool translating, in_device, in_engine;
+	const struct bt_call *helper_call; /* of the last helper */
 
 	uint32_t pauses;
 	uint8_t *area; /* the aliases */
@@ -401,5 +409,23 @@ void bt_write_cr8(struct x86_system *s, uint64_t value);
 int bt_write_msr(struct x86_system *s, uint32_t msr, uint64_t value);
 
 void bt_print_stats(struct vm *vm, FILE *out);
+
+/* ---- options.c ---- */
+/* --bt LIST. 0, or -1 and what is wrong with it. */
+int bt_options_parse(struct bt_options *options, const char *list, struct error *err);
+
+/* ---- perf_map.c ---- */
+int bt_perf_map_open(struct bt_vm *bt, struct error *err);
+void bt_perf_map_close(struct bt_vm *bt);
+/* A block was made of code at `page` (linear) where the cache stood at *before. Cache lock held; vector state saved. */
+void bt_perf_map_block(struct bt_vm *bt, const struct bt_block *block, uint64_t page, const struct bt_cache *before);
+
+/* ---- profile.c ---- */
+int bt_profile_start(struct bt_vm *bt, struct error *err);
+void bt_profile_stop(struct bt_vm *bt);
+void bt_profile_free(struct bt_vm *bt);
+/* The calling thread is v's: let it be sampled. */
+void bt_profile_thread(struct bt_vcpu *v);
+void bt_print_profile(struct vm *vm, FILE *out);
 
 #endif

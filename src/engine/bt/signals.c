@@ -165,6 +165,8 @@ int bt_signals_thread(struct bt_vcpu *v, struct error *err)
 		sigdelset(&set, handled[i]);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
 	thread_vcpu = v;
+	if (v->bt->profile)
+		bt_profile_thread(v);
 	bt_set_gs(v->alias[v->current].gs_base);
 	v->thread_ready = true;
 	return 0;

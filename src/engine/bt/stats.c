@@ -47,6 +47,35 @@ static void line(FILE *out, const char *name, uint64_t value)
 		fprintf(out, "  %-22s %14llu\n", name, (unsigned long long)value);
 }
 
+static void print_helpers(FILE *out, const uint64_t by_op[256])
+{
+	uint64_t left[256];
+
+	memcpy(left, by_op, sizeof(left));
+	fprintf(out, "helper calls by operation:\n");
+	for (;;) { /* the most frequent first */
+		unsigned best = 0;
+
+		for (unsigned op = 1; op < 256; op++)
+			if (left[op] > left[best])
+				best = op;
+		if (!left[best])
+			return;
+		line(out, x86_op_name(best), left[best]);
+		left[best] = 0;
+	}
+}
+
+static void print_translation_time(FILE *out, struct vm *vm, const struct bt_vm_stats *s)
+{
+	uint64_t hz = vm_tsc_frequency(vm);
+	double ns = hz ? (double)s->translate_tsc * 1e9 / (double)hz : 0;
+
+	fprintf(out, "  %-22s %14.3f\n", "milliseconds", ns / 1e6);
+	if (s->guest_instructions)
+		fprintf(out, "  %-22s %14.1f\n", "ns per instruction", ns / (double)s->guest_instructions);
+}
+
 void bt_print_stats(struct vm *vm, FILE *out)
 {
 	struct bt_vm *bt = vm->engine_data;
@@ -58,6 +87,7 @@ void bt_print_stats(struct vm *vm, FILE *out)
 	line(out, "blocks", bt->stats.translations);
 	line(out, "guest instructions", bt->stats.guest_instructions);
 	line(out, "guest bytes", bt->stats.guest_bytes);
+	print_translation_time(out, vm, &bt->stats);
 	line(out, "host bytes, hot", bt->stats.hot_bytes);
 	line(out, "host bytes, cold", bt->stats.cold_bytes);
 	line(out, "blocks invalidated", bt->stats.invalidated);
@@ -84,8 +114,5 @@ void bt_print_stats(struct vm *vm, FILE *out)
 		for (unsigned op = 0; v && op < 256; op++)
 			by_op[op] += v->stats.helper_by_op[op];
 	}
-	fprintf(out, "helpers by operation (enum x86_op):\n");
-	for (unsigned op = 0; op < 256; op++)
-		if (by_op[op])
-			fprintf(out, "  %-22u %14llu\n", op, (unsigned long long)by_op[op]);
+	print_helpers(out, by_op);
 }

@@ -16,6 +16,7 @@ struct bt_vcpu_stats {
 struct bt_vm_stats { /* under the cache lock */
 	uint64_t translations, guest_bytes, guest_instructions, hot_bytes, cold_bytes, invalidated, cache_flushes,
 		protects, stops;
+	uint64_t translate_tsc; /* host TSC ticks spent in bt_translate() */
 };
 
 #endif

@@ -207,7 +207,7 @@ static void fill(struct bt_vcpu *v, enum bt_class cls, uint64_t linear, const st
 
 	if (unlikely(v->watch_active))
 		watch_limits(v, linear, &read, &write);
-	if (!read)
+	if (!read || unlikely(v->bt->options.no_tlb))
 		return;
 	v->stats.fills++;
 	journal_fill(v, tb, i, walk->global);
@@ -340,6 +340,8 @@ void bt_jump_fill(struct bt_vcpu *v, uint64_t linear, const struct bt_block *blo
 	unsigned i = bt_jump_index(linear);
 	struct bt_jump *entry = &tb->t->jump[i];
 
+	if (unlikely(v->bt->options.no_jump_cache))
+		return;
 	if (entry->linear == BT_JUMP_EMPTY) {
 		if (tb->jump_count < BT_JOURNAL)
 			tb->jump_journal[tb->jump_count] = (uint16_t)i;
@@ -546,6 +548,7 @@ void bt_tlb_load_cr3(struct bt_vcpu *v, bool flush)
 	struct bt_alias *alias = find_alias(v, pcid);
 
 	v->stats.switches++;
+	flush |= v->bt->options.no_spaces;
 	flush_k_local(v);
 	if (alias) {
 		v->stats.switch_hits++;

@@ -79,7 +79,7 @@ static void find_live_flags(const struct translator *t, struct decoded *d, unsig
 		struct x86_insn *insn = &d[count].insn;
 
 		d[count].live_after = live;
-		if (flags_are_plain(t, insn, last))
+		if (flags_are_plain(t, insn, last) && !t->request->options->no_dead_flags)
 			live = (uint16_t)((live & ~insn->flags_write) |
 					  (insn->flags_read & X86_FLAGS_ARITH));
 		else

@@ -112,6 +112,8 @@ bool bt_group_find(const struct translator *t, const struct decoded *d, unsigned
 	uint8_t kind;
 	int32_t disp;
 
+	if (t->request->options->no_groups)
+		return false;
 	if (!t->long_mode ||
 	    (t->mode & (BT_MODE_STEP | BT_MODE_ONE | BT_MODE_ALIGN | BT_MODE_DEBUG)) ||
 	    (t->block->flags & BT_BLOCK_CROSS))

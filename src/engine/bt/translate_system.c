@@ -74,7 +74,7 @@ void bt_emit_helper(struct translator *t, bt_helper *helper, bool with_ea)
 
 bool bt_system_is_inline(const struct translator *t, const struct x86_insn *insn, bool last)
 {
-	if (!t->long_mode || !(t->mode & BT_MODE_CPL0) ||
+	if (t->request->options->no_inline_system || !t->long_mode || !(t->mode & BT_MODE_CPL0) ||
 	    (t->mode & (BT_MODE_STEP | BT_MODE_ONE | BT_MODE_ALIGN)))
 		return false;
 	switch (insn->op) {
