@@ -188,8 +188,7 @@ static void reset(struct vm *vm)
 	struct error err;
 
 	pci_bus_reset(m->pci);
-	if (madvise(memory->host, memory->ram_size, MADV_REMOVE))
-		memset(memory->host, 0, memory->ram_size);
+	guest_memory_clear(memory);
 	if (prepare(m, &err)) {
 		log_error("cannot restart the machine: %s", err.text);
 		vm_quit(vm);

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Guest-physical memory: one shared memfd for RAM, anonymous memory for ROMs, a small fixed table of slots.
+ * Guest-physical memory: one mapping for RAM, anonymous memory for ROMs, a small fixed table of slots.
  *
- * RAM is mapped at an address aligned to 1 GiB (2 MiB for small guests) plus nothing, so that a guest's large pages
- * can be large in the host too, and lies between inaccessible guard pages. The slot table is complete
- * before vCPUs start and never changes, so lookups need no lock.
+ * RAM is a memfd, mapped shared, if the host gives huge pages to shared memory. Most do not (shmem_enabled is "never"
+ * by default) but give them to private memory; then RAM is private, as long as no other process has to map
+ * it: the first touch of a page costs a tenth, and the host's TLB reaches 512 times as far.
+ *
+ * RAM lies at an address aligned to 1 GiB (2 MiB for small guests), so that a guest's large pages can be large in the
+ * host too, between inaccessible guard pages. The slot table is complete before vCPUs start and never changes, so
+ * lookups need no lock.
  */
 #include "vm/memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 
@@ -52,7 +57,53 @@ static uint8_t *reserve(uint64_t size, uint64_t align)
 	return (uint8_t *)(uintptr_t)start;
 }
 
-int guest_memory_create(struct guest_memory *mem, uint64_t size, struct error *err)
+/* Does a file of words, the active one in brackets, say that madvise(MADV_HUGEPAGE) works? */
+static bool huge_pages(const char *path)
+{
+	static const char *const yes[] = { "[always]", "[within_size]", "[advise]", "[madvise]", "[force]" };
+	char text[128] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	for (unsigned i = 0; n > 0 && i < ARRAY_SIZE(yes); i++)
+		if (strstr(text, yes[i]))
+			return true;
+	return false;
+}
+
+static bool better_private(void)
+{
+	return !huge_pages("/sys/kernel/mm/transparent_hugepage/shmem_enabled") &&
+	       huge_pages("/sys/kernel/mm/transparent_hugepage/enabled");
+}
+
+static int map_ram(struct guest_memory *mem, uint64_t size, bool shared, struct error *err)
+{
+	int flags = MAP_FIXED | MAP_NORESERVE;
+
+	if (shared || !better_private()) {
+		mem->memfd = memfd_create("lodge-ram", MFD_CLOEXEC);
+		if (mem->memfd < 0)
+			return error_set_errno(err, errno, "cannot create guest memory");
+		if (ftruncate(mem->memfd, (off_t)size) < 0)
+			return error_set_errno(err, errno, "cannot make guest memory %llu bytes large",
+					       (unsigned long long)size);
+		flags |= MAP_SHARED;
+	} else {
+		flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+	}
+	mem->host = reserve(size, size >= GIB(1) ? GIB(1) : MIB(2));
+	if (!mem->host || mmap(mem->host, size, PROT_READ | PROT_WRITE, flags, mem->memfd, 0) == MAP_FAILED)
+		return error_set_errno(err, errno, "cannot map %llu bytes of guest memory", (unsigned long long)size);
+	madvise(mem->host, size, MADV_HUGEPAGE); /* where it does nothing it does no harm */
+	return 0;
+}
+
+static int create(struct guest_memory *mem, uint64_t size, bool shared, struct error *err)
 {
 	uint64_t low = MIN(size, GUEST_RAM_LOW_MAX), pages = size / PAGE_SIZE;
 
@@ -60,21 +111,9 @@ int guest_memory_create(struct guest_memory *mem, uint64_t size, struct error *e
 	if (size % PAGE_SIZE || size < MIB(1) || size > RAM_MAX)
 		return error_set(err, EINVAL, "guest memory of %llu bytes is not a multiple of 4 KiB between 1 MiB and 1 TiB",
 				 (unsigned long long)size);
-	mem->memfd = memfd_create("lodge-ram", MFD_CLOEXEC);
-	if (mem->memfd < 0)
-		return error_set_errno(err, errno, "cannot create guest memory");
-	if (ftruncate(mem->memfd, (off_t)size) < 0) {
-		error_set_errno(err, errno, "cannot make guest memory %llu bytes large", (unsigned long long)size);
-		goto fail;
-	}
 	mem->ram_size = size;
-	mem->host = reserve(size, size >= GIB(1) ? GIB(1) : MIB(2));
-	if (!mem->host || mmap(mem->host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, mem->memfd,
-			       0) == MAP_FAILED) {
-		error_set_errno(err, errno, "cannot map %llu bytes of guest memory", (unsigned long long)size);
+	if (map_ram(mem, size, shared, err))
 		goto fail;
-	}
-	madvise(mem->host, size, MADV_HUGEPAGE); /* if shared memory is allowed to: no harm otherwise */
 	mem->page_flags = mmap(NULL, pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (mem->page_flags == MAP_FAILED) {
 		mem->page_flags = NULL;
@@ -88,6 +127,22 @@ int guest_memory_create(struct guest_memory *mem, uint64_t size, struct error *e
 fail:
 	guest_memory_destroy(mem);
 	return -1;
+}
+
+int guest_memory_create(struct guest_memory *mem, uint64_t size, struct error *err)
+{
+	return create(mem, size, false, err);
+}
+
+int guest_memory_create_shared(struct guest_memory *mem, uint64_t size, struct error *err)
+{
+	return create(mem, size, true, err);
+}
+
+void guest_memory_clear(struct guest_memory *mem)
+{
+	if (madvise(mem->host, mem->ram_size, mem->memfd >= 0 ? MADV_REMOVE : MADV_DONTNEED))
+		memset(mem->host, 0, mem->ram_size);
 }
 
 void guest_memory_destroy(struct guest_memory *mem)

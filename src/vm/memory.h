@@ -2,9 +2,10 @@
 /*
  * Guest-physical memory.
  *
- * RAM is one memfd mapped shared and contiguously at ram->host; guest-physical RAM is at most two
- * ranges over it: [0, low_size) and [4 GiB, 4 GiB + high_size), the second backed by the bytes after
- * low_size. ROM and other memory the machine adds (firmware, video) are further slots.
+ * RAM is mapped contiguously at ram->host: from a memfd, which other processes can map too, or privately where nobody
+ * has to and the host gives huge pages to private memory only. Guest-physical RAM is at most two ranges over
+ * it: [0, low_size) and [4 GiB, 4 GiB + high_size), the second backed by the bytes after low_size. ROM and other
+ * memory the machine adds (firmware, video) are further slots.
  *
  * Each RAM page has a byte of flags, so that writers (DMA) can tell the engine about writes to pages
  * that hold translated code, and the dirty log can be kept. Guest RAM is at most 1 TiB.
@@ -39,7 +40,7 @@ struct memory_slot {
 struct guest_memory {
 	uint8_t *host;     /* all RAM, contiguous */
 	uint64_t ram_size; /* bytes */
-	int memfd;
+	int memfd; /* -1: private memory */
 	uint8_t *page_flags;
 	unsigned slot_count;
 	struct memory_slot slots[MEMORY_SLOT_MAX]; /* fixed before vCPUs start */
@@ -47,6 +48,10 @@ struct guest_memory {
 
 /* Create guest RAM of size bytes (a multiple of 4 KiB, 1 MiB .. 1 TiB): slots "ram-low" and "ram-high". */
 int guest_memory_create(struct guest_memory *mem, uint64_t size, struct error *err);
+/* The same, in a memfd whatever that costs. */
+int guest_memory_create_shared(struct guest_memory *mem, uint64_t size, struct error *err);
+/* Make all RAM zero and give its pages back to the host. vCPUs stopped; tell the engine with guest_memory_written(). */
+void guest_memory_clear(struct guest_memory *mem);
 void guest_memory_destroy(struct guest_memory *mem);
 
 /* Add a ROM slot of size bytes (page aligned) at gpa; returns its host address or NULL. Before vCPUs start. */

@@ -75,7 +75,8 @@ int vm_create(struct vm **out, const struct vm_config *config, const struct engi
 	bus_init(&vm->pio, "pio", 0xffff);
 	bus_init(&vm->mmio, "mmio", MMIO_LIMIT);
 	vm_clock_init(vm);
-	if (loop_init(vm, err) || guest_memory_create(&vm->memory, config->memory, err))
+	if (loop_init(vm, err) || (config->shared_memory ? guest_memory_create_shared : guest_memory_create)(
+					  &vm->memory, config->memory, err))
 		goto fail;
 	for (; vm->vcpu_count < config->cpus; vm->vcpu_count++) {
 		struct vcpu *vcpu = vcpu_alloc(vm, vm->vcpu_count);

@@ -11,16 +11,15 @@ static void note_written(struct vm *vm, uint64_t gpa, uint64_t len)
 	written_len = len;
 }
 
-static void test_sizes(void **state)
+static void check_layout(int (*create)(struct guest_memory *, uint64_t, struct error *), bool must_share)
 {
 	struct guest_memory mem;
 	struct error err;
 
-	(void)state;
-	assert_int_equal(guest_memory_create(&mem, 0, &err), -1);
-	assert_int_equal(guest_memory_create(&mem, MIB(1) + 1, &err), -1);
-	assert_int_equal(guest_memory_create(&mem, (1ull << 40) + 4096, &err), -1);
-	assert_int_equal(guest_memory_create(&mem, GIB(4), &err), 0);
+	assert_int_equal(create(&mem, 0, &err), -1);
+	assert_int_equal(create(&mem, MIB(1) + 1, &err), -1);
+	assert_int_equal(create(&mem, (1ull << 40) + 4096, &err), -1);
+	assert_int_equal(create(&mem, GIB(4), &err), 0);
 	assert_int_equal(mem.slot_count, 2);
 	assert_int_equal(mem.slots[0].size, GIB(3));
 	assert_int_equal(mem.slots[1].gpa, GIB(4));
@@ -34,7 +33,18 @@ static void test_sizes(void **state)
 	assert_null(guest_memory_host(&mem, UINT64_MAX - 3, 8, false));
 	assert_null(guest_memory_host(&mem, 0, UINT64_MAX, false));
 	assert_ptr_equal(guest_memory_host(&mem, GIB(3) - 8, 8, true), mem.host + GIB(3) - 8);
+	assert_true(!must_share || mem.memfd >= 0);
+	mem.host[0] = mem.host[GIB(4) - 1] = 0x55;
+	guest_memory_clear(&mem);
+	assert_int_equal(mem.host[0] | mem.host[GIB(4) - 1], 0);
 	guest_memory_destroy(&mem);
+}
+
+static void test_layout(void **state)
+{
+	(void)state;
+	check_layout(guest_memory_create, false);
+	check_layout(guest_memory_create_shared, true);
 }
 
 static void test_rom(void **state)
@@ -94,7 +104,7 @@ static void test_dma(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sizes), cmocka_unit_test(test_rom), cmocka_unit_test(test_dma),
+		cmocka_unit_test(test_layout), cmocka_unit_test(test_rom), cmocka_unit_test(test_dma),
 	};
 
 	return cmocka_run_group_tests_name("memory", tests, NULL, NULL);
