@@ -371,6 +371,49 @@ static int write_bios_data(struct boot *boot, struct error *err)
 	return 0;
 }
 
+/*
+ * The interrupt vectors of a machine without BIOS services, for kernels that try them in real mode:
+ * a service call comes back with carry set and AH = 86h ("not supported"), INT 12h tells the size of
+ * conventional memory, interrupts of the PICs are acknowledged, and a jump to the reset vector resets.
+ */
+static int write_vectors(struct boot *boot, struct error *err)
+{
+	static const uint8_t unsupported[] = {
+		0x55, 0x89, 0xe5,       /* push bp; mov bp, sp */
+		0x80, 0x4e, 0x06, 0x01, /* or byte [bp + 6], 1: CF of the caller */
+		0xb4, 0x86, 0x5d, 0xcf, /* mov ah, 86h; pop bp; iret */
+	};
+	static const uint8_t memory_size[] = { 0xb8, (CONVENTIONAL_END >> 10) & 0xff,
+					       CONVENTIONAL_END >> 18, 0xcf };
+	static const uint8_t master[] = { 0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf };
+	static const uint8_t slave[] = { 0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf };
+	static const uint8_t reset[] = { 0xb0, 0xfe, 0xe6, 0x64, 0xf4 }; /* through the 8042 */
+	enum { SEGMENT = 0xf000, UNSUPPORTED = 0xff00, MEMORY_SIZE = 0xff10, MASTER = 0xff20,
+	       SLAVE = 0xff30, NOTHING = 0xff40, RESET = 0xfff0 };
+	uint8_t *vectors = guest_memory_host(boot->memory, 0, 0x400, true);
+	uint8_t *code = guest_memory_host(boot->memory, SEGMENT << 4, 0x10000, true);
+
+	if (!vectors || !code)
+		return error_set(err, 0, "memory ends below 1 MiB");
+	memcpy(code + UNSUPPORTED, unsupported, sizeof(unsupported));
+	memcpy(code + MEMORY_SIZE, memory_size, sizeof(memory_size));
+	memcpy(code + MASTER, master, sizeof(master));
+	memcpy(code + SLAVE, slave, sizeof(slave));
+	code[NOTHING] = 0xcf; /* iret */
+	memcpy(code + RESET, reset, sizeof(reset));
+	for (unsigned n = 0; n < 256; n++) {
+		uint16_t offset = n == 0x12			       ? MEMORY_SIZE :
+				  n >= 0x08 && n <= 0x0f	       ? MASTER :
+				  n >= 0x70 && n <= 0x77	       ? SLAVE :
+				  (n >= 0x10 && n <= 0x1a) || n == 0x2f ? UNSUPPORTED :
+									 NOTHING;
+
+		store_le16(vectors + n * 4, offset);
+		store_le16(vectors + n * 4 + 2, SEGMENT);
+	}
+	return 0;
+}
+
 int boot_load(struct boot *boot, struct error *err)
 {
 	struct file_map kernel;
@@ -383,7 +426,7 @@ int boot_load(struct boot *boot, struct error *err)
 	boot->kernel_address = boot->initrd_address = boot->initrd_size = 0;
 	boot->cmdline_address = boot->cmdline_size = 0;
 	x86_cpu_reset(&boot->state, true);
-	if (write_bios_data(boot, err) ||
+	if (write_bios_data(boot, err) || write_vectors(boot, err) ||
 	    file_map_open(&kernel, "kernel", boot->kernel, KERNEL_SIZE_MAX, err))
 		return -1;
 	if (boot_is_bzimage(&kernel))
