@@ -53,13 +53,20 @@ static inline int helper_linear(struct bt_cpu *cpu, unsigned seg, uint64_t offse
 {
 	if (likely(x86_in_64bit(&cpu->state))) {
 		*linear = offset + (seg >= X86_FS ? cpu->state.seg[seg].base : 0);
-		/* Canonical form is checked by the access, but for the stack segment the vector differs. */
-		if (seg == X86_SS &&
-		    unlikely(!bt_canonical(*linear) || !bt_canonical(*linear + size - 1))) {
-			*fault = (struct x86_fault){ .vector = X86_SS_FAULT, .has_error = true };
+		if (unlikely(!bt_canonical(*linear) || !bt_canonical(*linear + size - 1))) {
+			uint8_t vector = seg == X86_SS ? X86_SS_FAULT : X86_GP;
+
+			*fault = (struct x86_fault){ .vector = vector, .has_error = true };
 			return -1;
 		}
 		return 0;
+	}
+	/* An access that wraps at 4 GiB exceeds the limit even of a segment of 4 GiB. */
+	if (unlikely(offset + size - 1 > 0xffffffffull)) {
+		uint8_t vector = seg == X86_SS ? X86_SS_FAULT : X86_GP;
+
+		*fault = (struct x86_fault){ .vector = vector, .has_error = true };
+		return -1;
 	}
 	return x86_linear_address(bt_system(cpu), (enum x86_seg)seg, offset, size, write, linear,
 				  fault);

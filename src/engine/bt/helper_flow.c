@@ -202,9 +202,14 @@ enum bt_result bt_help_syscall(struct bt_cpu *cpu, const struct bt_call *call)
 {
 	struct x86_fault fault;
 
+	int rc;
+
 	helper_begin(cpu, call);
-	cpu->stepping = 0;
-	return helper_jump(cpu, call, x86_syscall(bt_system(cpu), &fault), &fault);
+	rc = x86_syscall(bt_system(cpu), &fault);
+	/* With TF left set by SFMASK the step's trap comes at the target. */
+	if (!(cpu->state.rflags & X86_FLAG_TF))
+		cpu->stepping = 0;
+	return helper_jump(cpu, call, rc, &fault);
 }
 
 enum bt_result bt_help_sysret(struct bt_cpu *cpu, const struct bt_call *call)

@@ -88,6 +88,15 @@ static uint32_t mxcsr_mask(struct bt_cpu *cpu)
 	return mask;
 }
 
+/* Is an unmasked x87 exception pending? FLDENV and FRSTOR report it like other x87 instructions. */
+static bool exception_pending(void)
+{
+	uint16_t status;
+
+	__asm__ volatile("fnstsw %0" : "=a"(status));
+	return status & 0x80;
+}
+
 /* ---- FXSAVE, FXRSTOR ---- */
 
 static bool not_available(const struct bt_cpu *cpu)
@@ -182,6 +191,29 @@ static uint64_t requested(const struct bt_cpu *cpu)
 	return (((uint64_t)(uint32_t)gpr[X86_RDX] << 32) | (uint32_t)gpr[X86_RAX]) & cpu->state.xcr0 & bt_xsave_mask;
 }
 
+/* Outside 64-bit code the places of registers 8 and up are not written: take them from the image as it was. */
+static void keep_high(uint8_t *buf, const uint8_t *old, uint64_t components, bool compacted)
+{
+	unsigned at = XSAVE_LEGACY + XSAVE_HEADER;
+
+	if (components & 2)
+		bt_copy(buf + 288, old + 288, 128);
+	for (unsigned n = 2; n < 8; n++) {
+		unsigned offset = bt_xsave_offset[n], half = bt_xsave_size[n] / 2;
+
+		if (!(components >> n & 1))
+			continue;
+		if (compacted) {
+			offset = bt_xsave_aligned >> n & 1 ? (at + 63) & ~63u : at;
+			at = offset + component_size(n);
+		}
+		if (n == 2 || n == 6)
+			bt_copy(buf + offset + half, old + offset + half, half);
+		else if (n == 7)
+			bt_copy(buf + offset, old + offset, component_size(n));
+	}
+}
+
 enum bt_result bt_help_xsave(struct bt_cpu *cpu, const struct bt_call *call)
 {
 	bool compact = call->op == X86_OP_XSAVEC || call->op == X86_OP_XSAVES;
@@ -199,9 +231,11 @@ enum bt_result bt_help_xsave(struct bt_cpu *cpu, const struct bt_call *call)
 	size = image_size(components, compact);
 	if (operand(cpu, call, size, 64, true, &linear, &result))
 		return result;
-	/* What is not asked for keeps its contents in memory. */
+	/* What is not written keeps its contents in memory. */
 	if (bt_access_read(bt_vcpu_of(cpu), linear, buf, size, bt_class_of(&cpu->state), false, true, &fault) < 0)
 		return bt_raise(cpu, call->offset, &fault);
+	if (unlikely(!x86_in_64bit(&cpu->state)))
+		bt_copy(bt_vcpu_of(cpu)->fpu_scratch, buf, size);
 	fpu_live(cpu);
 	if (compact)
 		__asm__ volatile("xsavec64 %0" : "+m"(*(uint8_t(*)[X86_XSAVE_MAX])buf) : "a"(low), "d"(0) : "memory");
@@ -209,7 +243,43 @@ enum bt_result bt_help_xsave(struct bt_cpu *cpu, const struct bt_call *call)
 		__asm__ volatile("xsave64 %0" : "+m"(*(uint8_t(*)[X86_XSAVE_MAX])buf) : "a"(low), "d"(0) : "memory");
 	if (low & 1)
 		no_pointers(buf);
+	if (unlikely(!x86_in_64bit(&cpu->state)))
+		keep_high(buf, bt_vcpu_of(cpu)->fpu_scratch, low, compact);
 	return store(cpu, call, linear, buf, size);
+}
+
+/*
+ * XRSTOR outside 64-bit code: registers 8 and up keep their values. The guest's state is in cpu->state.xsave; the new
+ * one is put together there.
+ */
+static void restore_low(struct bt_cpu *cpu, const uint8_t *buf, uint32_t components)
+{
+	static const struct {
+		uint8_t component, bytes; /* of each register in it */
+	} parts[] = { { 1, 16 }, { 2, 16 }, { 6, 32 } };
+	uint8_t *image = bt_vcpu_of(cpu)->fpu_scratch, *old = cpu->state.xsave;
+	uint32_t all = (uint32_t)bt_xsave_mask;
+
+	/* The registers hold C's state now: load the guest's, restore over it, and take the result. */
+	__asm__ volatile("xrstor64 %0" ::"m"(cpu->state.xsave), "a"(all), "d"(0) : "memory");
+	__asm__ volatile("xrstor64 %0" ::"m"(*(const uint8_t(*)[X86_XSAVE_MAX])buf), "a"(components & ~0x80u), "d"(0) : "memory");
+	__asm__ volatile("xsave64 %0" : "=m"(*(uint8_t(*)[X86_XSAVE_MAX])image) : "a"(all), "d"(0) : "memory");
+	for (unsigned i = 0; i < 3; i++) {
+		unsigned n = parts[i].component, offset = n == 1 ? 160 : bt_xsave_offset[n], half = parts[i].bytes * 8u;
+
+		if (!(bt_xsave_mask >> n & 1))
+			continue;
+		if (!(image[512] >> n & 1)) { /* initial: zero, but for what is kept */
+			bt_fill(image + offset, 0, 2 * half);
+			image[512] |= (uint8_t)(1u << n);
+		}
+		if (old[512] >> n & 1)
+			bt_copy(image + offset + half, old + offset + half, half);
+		else
+			bt_fill(image + offset + half, 0, half);
+	}
+	bt_copy(old, image, X86_XSAVE_MAX);
+	/* fpu_saved is set: the way back loads it. */
 }
 
 static bool any_byte(const uint8_t *p, unsigned n)
@@ -265,8 +335,14 @@ enum bt_result bt_help_xrstor(struct bt_cpu *cpu, const struct bt_call *call)
 	if (low & 1)
 		no_pointers(buf);
 	store_le64(buf + XSAVE_LEGACY, load_le64(buf + XSAVE_LEGACY) & bt_xsave_mask);
-	fpu_live(cpu);
-	__asm__ volatile("xrstor64 %0" ::"m"(*(uint8_t(*)[X86_XSAVE_MAX])buf), "a"(low), "d"(0) : "memory");
+	if (unlikely(!x86_in_64bit(&cpu->state)))
+		bt_fpu_save(cpu);
+	else
+		fpu_live(cpu);
+	if (unlikely(!x86_in_64bit(&cpu->state)))
+		restore_low(cpu, buf, low);
+	else
+		__asm__ volatile("xrstor64 %0" ::"m"(*(uint8_t(*)[X86_XSAVE_MAX])buf), "a"(low), "d"(0) : "memory");
 	return BT_NEXT;
 }
 
@@ -339,6 +415,8 @@ enum bt_result bt_help_fldenv(struct bt_cpu *cpu, const struct bt_call *call)
 
 	if (not_available(cpu))
 		return bt_raise_vector(cpu, call->offset, X86_NM, false, 0);
+	if (exception_pending())
+		return bt_raise_vector(cpu, call->offset, X86_MF, false, 0);
 	if (operand(cpu, call, is_long ? ENV_LONG : ENV_SHORT, 1, false, &linear, &result))
 		return result;
 	if (bt_read(cpu, linear, in, is_long ? ENV_LONG : ENV_SHORT, &fault) < 0)
@@ -384,6 +462,8 @@ enum bt_result bt_help_frstor(struct bt_cpu *cpu, const struct bt_call *call)
 
 	if (not_available(cpu))
 		return bt_raise_vector(cpu, call->offset, X86_NM, false, 0);
+	if (exception_pending())
+		return bt_raise_vector(cpu, call->offset, X86_MF, false, 0);
 	if (operand(cpu, call, env_size + REGISTERS, 1, false, &linear, &result))
 		return result;
 	if (bt_read(cpu, linear, in, env_size + REGISTERS, &fault) < 0)

@@ -356,9 +356,20 @@ static int64_t do_outs(struct string *s)
 	return 1;
 }
 
+/* REPNE, not REPE: of several such prefixes the last counts. */
+static bool repeats_while_unequal(const struct bt_call *call)
+{
+	uint8_t last = 0;
+
+	for (unsigned n = 0; n + 1 < call->length; n++)
+		if (call->bytes[n] == 0xf2 || call->bytes[n] == 0xf3)
+			last = call->bytes[n];
+	return last == 0xf2;
+}
+
 static int64_t step(struct string *s, uint64_t n, bool *stop)
 {
-	bool want_equal = !(s->call->prefixes & X86_PFX_F2);
+	bool want_equal = !repeats_while_unequal(s->call);
 
 	switch (s->call->op) {
 	case X86_OP_MOVS:

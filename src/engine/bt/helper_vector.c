@@ -136,6 +136,40 @@ static void mmx_enter(struct bt_cpu *cpu)
 	vector_mark(cpu, COMPONENT_X87);
 }
 
+/* The segment of an operand that has no ModRM memory form. */
+static unsigned segment_override(const struct vsib *s)
+{
+	static const uint8_t prefix[6] = { 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65 }; /* in the order of enum x86_seg */
+	unsigned seg = X86_DS, first = x86_in_64bit(&s->cpu->state) ? X86_FS : X86_ES;
+
+	for (unsigned i = 0; i < s->insn.opcode_offset; i++)
+		for (unsigned n = first; n < 6; n++)
+			if (s->call->bytes[i] == prefix[n])
+				seg = n;
+	return seg;
+}
+
+/* Fault before anything is written, on either page if any byte is active, as processors do. */
+static int writable(struct vsib *s, unsigned seg, uint64_t ea, unsigned size, uint32_t active)
+{
+	uint64_t linear;
+	unsigned first;
+	uint8_t *host;
+
+	if (!active)
+		return 0;
+	if (helper_linear(s->cpu, seg, ea, size, true, &linear, &s->fault) < 0)
+		return -1;
+	first = (unsigned)(PAGE_SIZE - (linear & PAGE_MASK));
+	if (first > size)
+		first = size;
+	if (bt_page_host(s->cpu, linear, true, &host, &s->fault) < 0)
+		return -1;
+	if (first < size && bt_page_host(s->cpu, linear + first, true, &host, &s->fault) < 0)
+		return -1;
+	return 0;
+}
+
 /* MASKMOVQ, MASKMOVDQU: bytes of one register where the other's sign bits say so, to DS:rDI. */
 static enum bt_result masked_bytes(struct vsib *s)
 {
@@ -145,7 +179,8 @@ static enum bt_result masked_bytes(struct vsib *s)
 	unsigned size = mmx ? 8 : 16, reg = insn->modrm >> 3 & 7, rm = insn->modrm & 7;
 	uint64_t ea = cpu->state.gpr[X86_RDI] & address_mask(insn);
 	uint8_t data[64], mask[64];
-	unsigned seg = insn->prefixes & X86_PFX_SEG ? insn->seg : X86_DS;
+	unsigned seg = segment_override(s);
+	uint32_t active = 0;
 
 	bt_fpu_save(cpu);
 	if (mmx) {
@@ -158,7 +193,11 @@ static enum bt_result masked_bytes(struct vsib *s)
 	if (mmx)
 		mmx_enter(cpu);
 	for (unsigned i = 0; i < size; i++)
-		if ((mask[i] & 0x80) &&
+		active |= (uint32_t)(mask[i] >> 7) << i;
+	if (writable(s, seg, ea, size, active) < 0)
+		return bt_raise(cpu, s->call->offset, &s->fault);
+	for (unsigned i = 0; i < size; i++)
+		if ((active >> i & 1) &&
 		    helper_store(cpu, seg, (ea + i) & address_mask(insn), data + i, 1, &s->fault) < 0)
 			return bt_raise(cpu, s->call->offset, &s->fault);
 	return BT_NEXT;

@@ -128,6 +128,12 @@ static uint64_t evex_bytes(struct bt_cpu *cpu, const struct x86_insn *insn, cons
 		return low_bits(count_bits(mask) * element);
 	if (is_scalar(insn))
 		return mask & 1 ? low_bits(size) : 0;
+	if (is_broadcast(insn, code) && size >= element) {
+		for (unsigned i = 0; i < n; i++)
+			if (mask >> i & 1)
+				bytes |= low_bits(element) << (i % (size / element) * element);
+		return bytes;
+	}
 	each = size / n;
 	if (is_broadcast(insn, code) || each == 0 || each * n != size)
 		return mask ? low_bits(size) : 0;
@@ -256,6 +262,26 @@ bool bt_masked_access(struct bt_vcpu *v, const struct bt_site *site, uint64_t li
 	v->commit_mask = bytes;
 	v->r10 = (uint64_t)p;
 	*target = (uint64_t)site + (uint64_t)(int64_t)site->slow;
+	return true;
+}
+
+bool bt_masked_nothing(struct bt_vcpu *v, const struct bt_site *site)
+{
+	struct x86_insn insn;
+	uint64_t bytes;
+
+	if (x86_decode(&insn, site->bytes, sizeof(site->bytes), v->mode & BT_MODE_CODE) <= 0)
+		return false;
+	bt_fpu_save(v->cpu);
+	bytes = insn.encoding == X86_ENC_EVEX ? evex_bytes(v->cpu, &insn, site->bytes, site->size) :
+						vex_bytes(v->cpu, &insn, site->size);
+	if (bytes & low_bits(site->size))
+		return false;
+	v->commit = BT_COMMIT_MASKED;
+	v->commit_linear = 0;
+	v->commit_size = v->commit_first = site->size;
+	v->commit_mask = 0;
+	v->r10 = (uint64_t)v->bounce;
 	return true;
 }
 

@@ -148,8 +148,33 @@ static uint64_t at_site(const struct bt_site *site, int32_t rel)
 	return (uint64_t)site + (uint64_t)(int64_t)rel;
 }
 
+/* Is an unmasked x87 exception pending that an x87 or MMX instruction reports before it looks at memory? */
+static bool x87_exception_first(struct bt_vcpu *v, const struct bt_site *site)
+{
+	struct x86_insn insn;
+	uint16_t status;
+
+	if (v->fpu_saved)
+		__builtin_memcpy(&status, v->cpu->state.xsave + 2, 2);
+	else
+		__asm__ volatile("fnstsw %0" : "=a"(status));
+	if (likely(!(status & 0x80)))
+		return false;
+	if (x86_decode(&insn, site->bytes, sizeof(site->bytes), v->mode & BT_MODE_CODE) <= 0)
+		return false;
+	if (insn.unit == X86_UNIT_MMX)
+		return true;
+	/* All but FNSTCW and FNSTSW wait. */
+	return insn.unit == X86_UNIT_X87 &&
+	       !((insn.opcode == 0xd9 || insn.opcode == 0xdd) && (insn.modrm >> 3 & 7) == 7);
+}
+
 static uint64_t raise_at(struct bt_cpu *cpu, const struct bt_site *site, const struct x86_fault *fault)
 {
+	static const struct x86_fault x87_fault = { .vector = X86_MF };
+
+	if (unlikely(x87_exception_first(bt_vcpu_of(cpu), site)))
+		fault = &x87_fault;
 	bt_exclusive_end(bt_vcpu_of(cpu));
 	return bt_finish(cpu, bt_raise(cpu, site->offset, fault));
 }
@@ -171,9 +196,17 @@ static bool misaligned(uint64_t linear, unsigned size)
 
 /* A misaligned operand of an instruction that wants it aligned: #GP(0), before #SS and #PF. Where the access does
  * not fault otherwise the host's instruction decides, on an address with the same low bits. */
-static bool sse_misaligned(const struct bt_site *site, uint64_t linear)
+static bool sse_misaligned(const struct bt_vcpu *v, const struct bt_site *site, uint64_t linear)
 {
-	return (site->flags & BT_SITE_EXPLICIT_ALIGN) && (linear & (site->size - 1u));
+	struct x86_insn insn;
+
+	if (!(linear & (site->size - 1u)) || site->size < 16 ||
+	    x86_decode(&insn, site->bytes, sizeof(site->bytes), v->mode & BT_MODE_CODE) <= 0)
+		return false;
+	/* Processors take any address for the SHA instructions. */
+	if (site->flags & BT_SITE_EXPLICIT_ALIGN)
+		return insn.isa != X86_ISA_SHA;
+	return insn.op == X86_OP_CMPXCHG8B16B;
 }
 
 /* Let the access work on host memory in place. */
@@ -254,8 +287,11 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 		uint64_t offset = linear;
 
 		v->stats.slow_segment++;
-		if (x86_linear_address(&v->system, site->seg, offset, size, write, &linear, &fault))
+		if (x86_linear_address(&v->system, site->seg, offset, size, write, &linear, &fault)) {
+			if ((site->flags & BT_SITE_MASKED) && bt_masked_nothing(v, site))
+				return at_site(site, site->slow);
 			return raise_at(cpu, site, &fault);
+		}
 		slow |= site->seg > X86_GS || offset + size > cpu->seg_end[write][site->seg];
 	}
 	if (site->flags & BT_SITE_MASKED) {
@@ -268,7 +304,7 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 	    unlikely((v->mode & BT_MODE_CODE) != X86_CODE64 && !(site->flags & BT_SITE_SEGMENT) && linear + size - 1 > 0xffffffffull)) {
 		bool stack = site->flags & BT_SITE_STACK || site->seg == X86_SS;
 
-		return raise_vector_at(cpu, site, stack && !sse_misaligned(site, linear) ? X86_SS_FAULT : X86_GP);
+		return raise_vector_at(cpu, site, stack && !sse_misaligned(v, site, linear) ? X86_SS_FAULT : X86_GP);
 	}
 	if (unlikely(slow) && (v->mode & BT_MODE_ALIGN) && misaligned(linear, size))
 		return raise_vector_at(cpu, site, X86_AC);
@@ -276,7 +312,7 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 	if (first > size)
 		first = size;
 	if (bt_translate_data(v, linear, write, cls, false, &ref[0], &fault))
-		return sse_misaligned(site, linear) ? raise_vector_at(cpu, site, X86_GP) : raise_at(cpu, site, &fault);
+		return sse_misaligned(v, site, linear) ? raise_vector_at(cpu, site, X86_GP) : raise_at(cpu, site, &fault);
 	if (unlikely(v->watch_active)) {
 		slow = true;
 		if (watch(v, site, linear))
@@ -309,7 +345,7 @@ uint64_t bt_part_memory(struct bt_cpu *cpu, const struct bt_site *site, uint64_t
 
 	v->stats.slow_cross++;
 	if (bt_translate_data(v, (linear + first) & linear_mask(&cpu->state), write, cls, false, &ref[1], &fault))
-		return sse_misaligned(site, linear) ? raise_vector_at(cpu, site, X86_GP) : raise_at(cpu, site, &fault);
+		return sse_misaligned(v, site, linear) ? raise_vector_at(cpu, site, X86_GP) : raise_at(cpu, site, &fault);
 	if (write && (ref[0].code || ref[1].code) && must_run_alone(v, site))
 		return 0;
 	if (plain(&ref[0], write) && plain(&ref[1], write) && ref[1].host == ref[0].host + first)

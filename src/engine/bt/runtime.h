@@ -361,6 +361,8 @@ bool bt_watch_hit(struct bt_vcpu *v, uint64_t linear, unsigned size, bool write,
 /* ---- masked.c ---- */
 /* A masked vector access that missed. True: *target is what bt_part_memory() returns; false: treat it as an ordinary one. */
 bool bt_masked_access(struct bt_vcpu *v, const struct bt_site *site, uint64_t linear, enum bt_class cls, uint64_t *target);
+/* No element is active: nothing is accessed, whatever the address. */
+bool bt_masked_nothing(struct bt_vcpu *v, const struct bt_site *site);
 void bt_masked_commit(struct bt_vcpu *v);
 
 /* ---- cache.c ---- */
