@@ -141,7 +141,8 @@ int native_run(struct test_case *const *tests, struct test_result *results, unsi
 uint64_t native_xcr0(void);
 
 /* ---- guest.c ---- */
-int guest_start(const char *engine, struct error *err);
+/* bt: debugging options of the bt engine (see docs/debugging.md), or NULL. */
+int guest_start(const char *engine, const char *bt, struct error *err);
 void guest_stop(void);
 int guest_run(const struct test_case *test, struct test_result *result, struct error *err);
 void guest_print_stats(void);

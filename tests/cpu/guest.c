@@ -161,9 +161,9 @@ static void *watchdog(void *unused)
 	return NULL;
 }
 
-int guest_start(const char *name, struct error *err)
+int guest_start(const char *name, const char *bt, struct error *err)
 {
-	struct vm_config config = { .name = "cpu-test", .cpus = 1, .memory = RAM_SIZE };
+	struct vm_config config = { .name = "cpu-test", .cpus = 1, .memory = RAM_SIZE, .engine_options = bt };
 	const struct engine *engine = engine_find(name, err);
 	struct cpu_source source;
 

@@ -17,6 +17,7 @@
 struct options {
 	uint64_t seed, count;
 	const char *engine; /* NULL: native against native */
+	const char *bt;     /* the bt engine's debugging options, or NULL */
 	struct generator_options generator;
 	unsigned max_failures;
 	double seconds;
@@ -41,7 +42,8 @@ static __attribute__((noreturn)) void die(const struct error *err)
 static void usage(void)
 {
 	printf("usage: cpu-test [--engine NAME|native] [--seed N] [--count N] [--seconds S] [--class A,B,...]\n"
-	       "                [--mode 32|64] [--length N] [--max-failures N] [--no-shrink] [--stats] [--summary] [--fault-flags]\n                [--verbose]\n"
+	       "                [--mode 32|64] [--length N] [--max-failures N] [--no-shrink] [--stats] [--summary] [--fault-flags]\n"
+	       "                [--verbose] [--bt OPTION,...]\n"
 	       "classes:");
 	for (unsigned i = 0; class_names[i]; i++)
 		printf(" %s", class_names[i]);
@@ -68,7 +70,7 @@ static uint32_t parse_classes(char *list)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-	enum { SEED = 256, COUNT, SECONDS, CLASS, MODE, LENGTH, ENGINE, MAX_FAILURES, NO_SHRINK, STATS, VERBOSE, SUMMARY, FAULT_FLAGS };
+	enum { SEED = 256, COUNT, SECONDS, CLASS, MODE, LENGTH, ENGINE, MAX_FAILURES, NO_SHRINK, STATS, VERBOSE, SUMMARY, FAULT_FLAGS, BT };
 	static const struct option long_options[] = {
 		{ "seed", 1, 0, SEED },
 		{ "count", 1, 0, COUNT },
@@ -83,6 +85,7 @@ static void parse(struct options *o, int argc, char **argv)
 		{ "verbose", 0, 0, VERBOSE },
 		{ "summary", 0, 0, SUMMARY },
 		{ "fault-flags", 0, 0, FAULT_FLAGS },
+		{ "bt", 1, 0, BT },
 		{ 0, 0, 0, 0 },
 	};
 	int c;
@@ -120,6 +123,9 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case STATS:
 			o->stats = true;
+			break;
+		case BT:
+			o->bt = optarg;
 			break;
 		case FAULT_FLAGS:
 			compare_fault_flags = true;
@@ -204,7 +210,7 @@ int main(int argc, char **argv)
 	parse(&o, argc, argv);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	generator_init();
-	if (native_start(&err) || (o.engine && guest_start(o.engine, &err)))
+	if (native_start(&err) || (o.engine && guest_start(o.engine, o.bt, &err)))
 		die(&err);
 	start = last = now();
 	while (done < o.count && failures < o.max_failures && (o.seconds == 0 || now() - start < o.seconds)) {
