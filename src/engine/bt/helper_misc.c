@@ -135,14 +135,15 @@ enum bt_result bt_help_pusha(struct bt_cpu *cpu, const struct bt_call *call)
 enum bt_result bt_help_popa(struct bt_cpu *cpu, const struct bt_call *call)
 {
 	struct x86_fault fault;
-	uint64_t at = cpu->state.gpr[X86_RSP], values[8];
+	uint64_t at = cpu->state.gpr[X86_RSP], value;
 
-	for (int reg = 7; reg >= 0; reg--, at += call->opsize)
-		if (helper_pop_at(cpu, at, &values[reg], call->opsize, &fault) < 0)
+	/* Registers popped before a fault keep their new values, as on processors; only ESP stays. */
+	for (unsigned reg = 8; reg-- > 0; at += call->opsize) {
+		if (helper_pop_at(cpu, at, &value, call->opsize, &fault) < 0)
 			return bt_raise(cpu, call->offset, &fault);
-	for (unsigned reg = 0; reg < 8; reg++)
 		if (reg != X86_RSP)
-			helper_set_gpr(cpu, reg, values[reg], call->opsize);
+			helper_set_gpr(cpu, reg, value, call->opsize);
+	}
 	helper_set_rsp(cpu, at);
 	return BT_NEXT;
 }
@@ -216,6 +217,8 @@ enum bt_result bt_help_bt_memory(struct bt_cpu *cpu, const struct bt_call *call)
 		value = kind == 1 ? __atomic_fetch_or(byte, mask, __ATOMIC_SEQ_CST) :
 			kind == 2 ? __atomic_fetch_and(byte, (uint8_t)~mask, __ATOMIC_SEQ_CST) :
 				    __atomic_fetch_xor(byte, mask, __ATOMIC_SEQ_CST);
+		if (bt_vcpu_of(cpu)->multi)
+			bt_host_written(bt_vcpu_of(cpu), byte, 1);
 		set_flags(cpu, X86_FLAG_CF, value & mask ? X86_FLAG_CF : 0);
 		return BT_NEXT;
 	}
