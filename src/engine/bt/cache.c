@@ -22,6 +22,7 @@
 #include "engine/bt/runtime.h"
 
 #define DEAD_MAX 64
+#define FAULT_MARGIN 4096u /* more than one block notes */
 
 static unsigned hash_of(uint64_t gpa, uint32_t mode)
 {
@@ -347,7 +348,9 @@ static struct bt_block *translate(struct bt_vcpu *v, struct bt_vm *bt, const str
 	enum bt_translate_status status;
 	uint64_t start;
 
-	if (bt->block_count >= BT_BLOCKS_MAX || bt->cross_count >= BT_CROSS_MAX)
+	if (bt->block_count >= BT_BLOCKS_MAX || bt->cross_count >= BT_CROSS_MAX ||
+	    cache->hot_fault_count + FAULT_MARGIN > cache->fault_capacity ||
+	    cache->cold_fault_count + FAULT_MARGIN > cache->fault_capacity)
 		return NULL;
 	bt_fill(block, 0, sizeof(*block));
 	block->gpa_next = ~0ull;
@@ -430,7 +433,7 @@ void bt_cache_note_fault(struct bt_cache *cache, bool cold, uint32_t host, uint1
 	struct bt_fault_map *map = cold ? cache->cold_faults : cache->hot_faults;
 
 	if (*count >= cache->fault_capacity)
-		return; /* the flush margin keeps this from happening: see bt_cache_create() */
+		return; /* translate() keeps a margin */
 	map[*count] = (struct bt_fault_map){ .host = host, .offset = offset, .spill_reg = spill_reg };
 	++*count;
 }
