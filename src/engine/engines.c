@@ -3,5 +3,6 @@
 #include "vm/engine.h"
 
 extern const struct engine bt_engine;
+extern const struct engine kvm_engine;
 
-const struct engine *const engines[] = { &bt_engine, NULL };
+const struct engine *const engines[] = { &bt_engine, &kvm_engine, NULL };

@@ -30,6 +30,10 @@ struct engine_probe {
 	bool usable;
 	char reason[256];  /* why not, or how well */
 	unsigned rank;     /* `auto` takes the usable engine with the highest rank */
+	char advice[256];  /* what to do about it, or "" */
+	char missing[128]; /* CPU features that the host announces and this engine cannot execute, by name, or "" */
+	bool crippled;     /* works, but so slowly that it is no choice */
+	double ns_per_instruction, ns_per_exit; /* measured: guest kernel code in a loop; an access to a device. 0: not */
 };
 
 struct engine {
