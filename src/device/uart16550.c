@@ -2,8 +2,10 @@
 /*
  * 16550A serial port.
  *
- * Follows National Semiconductor's PC16550D data sheet. Transmission takes no time: what is written goes to the back end
- * at once, unless that takes nothing, when it waits in the transmit FIFO and is tried again. Reception takes as much
+ * Follows National Semiconductor's PC16550D data sheet. Transmission takes no time: what is written goes to a buffer at
+ * once, which the event loop hands to the back end, so that a kernel's messages do not cost the vCPU a system call for
+ * each character. A vCPU that is faster than that hands the buffer over itself; where the back end takes nothing, bytes wait
+ * in the transmit FIFO. Reception takes as much
  * as the FIFO holds, so there are no overruns but in loopback. The interrupt is gated by OUT2, as on the PC. The baud
  * rate matters only for the FIFO's time-out.
  */
@@ -14,7 +16,8 @@
 #include "base/util.h"
 
 #define FIFO_SIZE 16
-#define RETRY_NS 1000000 /* between tries to send what the back end did not take */
+#define RETRY_NS 1000000 /* between tries to send what found no room */
+#define OUT_SIZE 4096
 
 enum reg { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCRATCH };
 
@@ -69,6 +72,12 @@ struct uart16550 {
 	bool irq_level; /* as last told to irq */
 	bool starved; /* the back end was told that there is no room */
 	struct vm_timer timeout, retry;
+
+	/* What was sent and not yet handed to the back end. flush_lock is taken before lock and held while writing. */
+	pthread_mutex_t flush_lock;
+	uint8_t out[OUT_SIZE], flushing[OUT_SIZE];
+	unsigned out_count;
+	bool flush_queued;
 };
 
 #define UART(member) STATE_FIELD(struct uart16550, member)
@@ -96,8 +105,10 @@ static int uart_after_load(void *object, struct error *err)
 	return 0;
 }
 
+static void flush(void *opaque);
+
 static const struct state_table uart_table = {
-	.name = "uart16550", .version = 1, .fields = uart_fields, .after_load = uart_after_load,
+	.name = "uart16550", .version = 1, .fields = uart_fields, .before_save = flush, .after_load = uart_after_load,
 };
 
 /* ---- FIFOs ---- */
@@ -241,20 +252,46 @@ static bool fed(struct uart16550 *u)
 	return true;
 }
 
+/* Hand the buffer to the back end. Without the lock, which vCPUs want meanwhile. */
+static void flush(void *opaque)
+{
+	struct uart16550 *u = opaque;
+	size_t n, done;
+
+	pthread_mutex_lock(&u->flush_lock);
+	pthread_mutex_lock(&u->lock);
+	n = u->out_count;
+	memcpy(u->flushing, u->out, n);
+	u->out_count = 0;
+	u->flush_queued = false;
+	pthread_mutex_unlock(&u->lock);
+	done = n ? char_write(u->chr, u->flushing, n) : 0;
+	if (done < n) { /* not all taken: keep the rest, before what has come since, as far as there is room */
+		pthread_mutex_lock(&u->lock);
+		n = MIN(n - done, (size_t)(OUT_SIZE - u->out_count));
+		memmove(u->out + n, u->out, u->out_count);
+		memcpy(u->out, u->flushing + done, n);
+		u->out_count += (unsigned)n;
+		vm_timer_arm(&u->retry, vm_clock_ns(u->vm) + RETRY_NS);
+		pthread_mutex_unlock(&u->lock);
+	}
+	pthread_mutex_unlock(&u->flush_lock);
+}
+
 /* Send what waits. When all is gone, THR is empty, which is an interrupt's cause. */
 static void transmit(struct uart16550 *u)
 {
-	while (u->tx.count) {
-		unsigned n = MIN((unsigned)u->tx.count, (unsigned)(FIFO_SIZE - u->tx.head));
-		size_t taken = char_write(u->chr, u->tx.data + u->tx.head, n);
-
-		if (!taken) {
-			vm_timer_arm(&u->retry, vm_clock_ns(u->vm) + RETRY_NS);
-			return;
-		}
-		taken = MIN(taken, n);
-		u->tx.head = (uint8_t)((u->tx.head + taken) % FIFO_SIZE);
-		u->tx.count = (uint8_t)(u->tx.count - taken);
+	while (u->tx.count && u->out_count < OUT_SIZE)
+		u->out[u->out_count++] = fifo_pop(&u->tx);
+	if (!u->flush_queued && u->chr) {
+		u->flush_queued = true;
+		vm_defer(u->vm, flush, u);
+	} else if (!u->chr) {
+		u->out_count = 0;
+	}
+	if (u->tx.count) {
+		vm_timer_arm(&u->retry, vm_clock_ns(u->vm) + RETRY_NS);
+		return;
 	}
 	u->lsr |= LSR_THR_EMPTY | LSR_IDLE;
 	u->transmit_pending = true;
@@ -264,6 +301,7 @@ static void retry_fired(void *opaque)
 {
 	struct uart16550 *u = opaque;
 
+	flush(u);
 	pthread_mutex_lock(&u->lock);
 	if (u->tx.count) {
 		transmit(u);
@@ -449,14 +487,17 @@ static uint64_t uart_read(void *opaque, uint64_t offset, unsigned size)
 static void uart_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
 	struct uart16550 *u = opaque;
-	bool call;
+	bool call, full;
 
 	(void)size;
 	pthread_mutex_lock(&u->lock);
 	write_register(u, offset & 7, (uint8_t)value);
 	update_irq(u);
 	call = fed(u);
+	full = u->out_count >= OUT_SIZE / 2;
 	pthread_mutex_unlock(&u->lock);
+	if (full)
+		flush(u); /* a slow back end slows the guest down, which no interrupt-less console driver would do itself */
 	if (call && u->chr && u->chr->accept_input)
 		u->chr->accept_input(u->chr);
 }
@@ -487,8 +528,10 @@ static void uart_destroy(void *opaque)
 {
 	struct uart16550 *u = opaque;
 
+	flush(u);
 	vm_timer_cancel(&u->timeout);
 	vm_timer_cancel(&u->retry);
+	pthread_mutex_destroy(&u->flush_lock);
 	pthread_mutex_destroy(&u->lock);
 	free(u);
 }
@@ -504,6 +547,8 @@ int uart16550_create(struct vm *vm, unsigned instance, uint16_t iobase, struct i
 	u->irq = irq;
 	u->chr = chr;
 	pthread_mutex_init(&u->lock, NULL);
+	pthread_mutex_init(&u->flush_lock, NULL);
+	vm_add_end(vm, flush, u);
 	vm_timer_init(&u->timeout, vm, timeout_fired, u);
 	vm_timer_init(&u->retry, vm, retry_fired, u);
 	vm_add_cleanup(vm, uart_destroy, u);

@@ -46,6 +46,11 @@ void vm_add_reset(struct vm *vm, void (*function)(void *opaque), void *opaque)
 		log_error("out of memory: a reset function is lost");
 }
 
+void vm_add_end(struct vm *vm, void (*function)(void *opaque), void *opaque)
+{
+	list_add(&vm_priv(vm)->ends, function, opaque);
+}
+
 void vm_add_cleanup(struct vm *vm, void (*function)(void *opaque), void *opaque)
 {
 	list_add(&vm_priv(vm)->cleanups, function, opaque); /* without memory: leaks at the end of the process */
@@ -169,6 +174,8 @@ enum vm_end vm_wait(struct vm *vm)
 		pthread_cond_wait(&priv->run_cond, &priv->run_lock);
 	pthread_mutex_unlock(&priv->run_lock);
 	join_vcpus(vm);
+	for (unsigned i = 0; i < priv->ends.count; i++)
+		priv->ends.items[i].function(priv->ends.items[i].opaque);
 	return (enum vm_end)atomic_load(&vm->end);
 }
 
@@ -219,6 +226,7 @@ void vm_destroy(struct vm *vm)
 	guest_memory_destroy(&vm->memory);
 	free(priv->cleanups.items);
 	free(priv->resets.items);
+	free(priv->ends.items);
 	free(priv->states);
 	pthread_mutex_destroy(&priv->run_lock);
 	pthread_cond_destroy(&priv->run_cond);

@@ -114,6 +114,8 @@ void vm_triple_fault(struct vm *vm, struct vcpu *vcpu);
 /* Call function(opaque) on every machine reset, in the order of registration, while all vCPUs are stopped, before
  * board_reset. Not called by vm_start: devices begin in their reset state. Before vm_start. */
 void vm_add_reset(struct vm *vm, void (*function)(void *opaque), void *opaque);
+/* Call function(opaque) in vm_wait, after the last instruction of the guest: to bring out what is still buffered. Before vm_start. */
+void vm_add_end(struct vm *vm, void (*function)(void *opaque), void *opaque);
 /* Call function(opaque) in vm_destroy, in reverse order, when no thread runs any more: to free device objects. Before vm_start. */
 void vm_add_cleanup(struct vm *vm, void (*function)(void *opaque), void *opaque);
 

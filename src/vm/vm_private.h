@@ -102,7 +102,7 @@ struct vm_priv {
 	unsigned reset_left;       /* vCPUs that have not reset their state since */
 	uint64_t resets_finished;  /* reset_generation when the last of them had */
 
-	struct vm_callback_list resets, cleanups;
+	struct vm_callback_list resets, ends, cleanups;
 	struct state_entry *states;
 	unsigned state_count, state_capacity;
 };
