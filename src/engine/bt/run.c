@@ -292,7 +292,7 @@ uint64_t bt_part_jump(struct bt_cpu *cpu, uint64_t unused, uint64_t linear)
 		cpu->state.rip = rip_of_linear(&cpu->state, linear);
 		return 0;
 	}
-	if (tb->t->jump[i].linear == linear) {
+	if (tb->t->jump[i].linear == linear && linear != BT_JUMP_EMPTY) {
 		v->r10 = linear;
 		v->r11 = i * 2;
 		return tb->t->jump[i].code;
@@ -356,7 +356,7 @@ uint64_t bt_continue(struct bt_cpu *cpu)
 	linear = linear_rip(s);
 	tb = v->tables[(mode & BT_MODE_CLASS) >> BT_MODE_CLASS_SHIFT];
 	i = bt_jump_index(linear);
-	if (unlikely(!jump_table_fits(tb, s, mode) || tb->t->jump[i].linear != linear))
+	if (unlikely(!jump_table_fits(tb, s, mode) || tb->t->jump[i].linear != linear || linear == BT_JUMP_EMPTY))
 		return 0;
 	if (unlikely(!v->user_seen && (mode & (BT_MODE_CLASS | BT_MODE_V86_REAL)) == BT_CLASS_U << BT_MODE_CLASS_SHIFT))
 		return 0;

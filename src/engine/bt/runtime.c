@@ -432,6 +432,8 @@ static void bt_get_state(struct vcpu *vcpu, struct x86_cpu_state *state)
 	struct bt_vcpu *v = vcpu->engine_data;
 
 	*state = v->cpu->state;
+	/* The x87 instruction and data pointers are the host's. */
+	memset(state->xsave + 8, 0, 16);
 	state->tsc_offset = v->vm->tsc_offset + vcpu->tsc_delta;
 	if (vcpu->apic_ops)
 		state->cr8 = vcpu->apic_ops->read_tpr(vcpu->apic);

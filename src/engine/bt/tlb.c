@@ -340,7 +340,7 @@ void bt_jump_fill(struct bt_vcpu *v, uint64_t linear, const struct bt_block *blo
 	unsigned i = bt_jump_index(linear);
 	struct bt_jump *entry = &tb->t->jump[i];
 
-	if (unlikely(v->bt->options.no_jump_cache))
+	if (unlikely(v->bt->options.no_jump_cache || linear == BT_JUMP_EMPTY))
 		return;
 	if (entry->linear == BT_JUMP_EMPTY) {
 		if (tb->jump_count < BT_JOURNAL)
