@@ -3,9 +3,8 @@
  * 16550A serial port.
  *
  * Follows National Semiconductor's PC16550D data sheet. Transmission takes no time: what is written goes to a buffer at
- * once, which the event loop hands to the back end, so that a kernel's messages do not cost the vCPU a system call for
- * each character. A vCPU that is faster than that hands the buffer over itself; where the back end takes nothing, bytes wait
- * in the transmit FIFO. Reception takes as much
+ * once, and from there to the back end line by line, or after a millisecond: a system call for each character would be
+ * much of the time of a kernel's start. Where the back end takes nothing, bytes wait in the transmit FIFO. Reception takes as much
  * as the FIFO holds, so there are no overruns but in loopback. The interrupt is gated by OUT2, as on the PC. The baud
  * rate matters only for the FIFO's time-out.
  */
@@ -18,6 +17,7 @@
 #define FIFO_SIZE 16
 #define RETRY_NS 1000000 /* between tries to send what found no room */
 #define OUT_SIZE 4096
+#define FLUSH_NS 1000000 /* how long an unfinished line stays in the buffer */
 
 enum reg { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCRATCH };
 
@@ -77,7 +77,8 @@ struct uart16550 {
 	pthread_mutex_t flush_lock;
 	uint8_t out[OUT_SIZE], flushing[OUT_SIZE];
 	unsigned out_count;
-	bool flush_queued;
+	bool flush_armed, line_ended;
+	struct vm_timer flush_timer;
 };
 
 #define UART(member) STATE_FIELD(struct uart16550, member)
@@ -263,7 +264,7 @@ static void flush(void *opaque)
 	n = u->out_count;
 	memcpy(u->flushing, u->out, n);
 	u->out_count = 0;
-	u->flush_queued = false;
+	u->flush_armed = u->line_ended = false;
 	pthread_mutex_unlock(&u->lock);
 	done = n ? char_write(u->chr, u->flushing, n) : 0;
 	if (done < n) { /* not all taken: keep the rest, before what has come since, as far as there is room */
@@ -281,13 +282,15 @@ static void flush(void *opaque)
 /* Send what waits. When all is gone, THR is empty, which is an interrupt's cause. */
 static void transmit(struct uart16550 *u)
 {
-	while (u->tx.count && u->out_count < OUT_SIZE)
-		u->out[u->out_count++] = fifo_pop(&u->tx);
-	if (!u->flush_queued && u->chr) {
-		u->flush_queued = true;
-		vm_defer(u->vm, flush, u);
-	} else if (!u->chr) {
-		u->out_count = 0;
+	while (u->tx.count && u->out_count < OUT_SIZE) {
+		uint8_t byte = fifo_pop(&u->tx);
+
+		u->out[u->out_count++] = byte;
+		u->line_ended |= byte == '\n';
+	}
+	if (!u->flush_armed) {
+		u->flush_armed = true;
+		vm_timer_arm(&u->flush_timer, vm_clock_ns(u->vm) + FLUSH_NS);
 	}
 	if (u->tx.count) {
 		vm_timer_arm(&u->retry, vm_clock_ns(u->vm) + RETRY_NS);
@@ -487,17 +490,17 @@ static uint64_t uart_read(void *opaque, uint64_t offset, unsigned size)
 static void uart_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
 	struct uart16550 *u = opaque;
-	bool call, full;
+	bool call, now;
 
 	(void)size;
 	pthread_mutex_lock(&u->lock);
 	write_register(u, offset & 7, (uint8_t)value);
 	update_irq(u);
 	call = fed(u);
-	full = u->out_count >= OUT_SIZE / 2;
+	now = u->line_ended || u->out_count >= OUT_SIZE / 2;
 	pthread_mutex_unlock(&u->lock);
-	if (full)
-		flush(u); /* a slow back end slows the guest down, which no interrupt-less console driver would do itself */
+	if (now)
+		flush(u); /* and so a slow back end slows the guest down, instead of losing characters */
 	if (call && u->chr && u->chr->accept_input)
 		u->chr->accept_input(u->chr);
 }
@@ -531,6 +534,7 @@ static void uart_destroy(void *opaque)
 	flush(u);
 	vm_timer_cancel(&u->timeout);
 	vm_timer_cancel(&u->retry);
+	vm_timer_cancel(&u->flush_timer);
 	pthread_mutex_destroy(&u->flush_lock);
 	pthread_mutex_destroy(&u->lock);
 	free(u);
@@ -551,6 +555,7 @@ int uart16550_create(struct vm *vm, unsigned instance, uint16_t iobase, struct i
 	vm_add_end(vm, flush, u);
 	vm_timer_init(&u->timeout, vm, timeout_fired, u);
 	vm_timer_init(&u->retry, vm, retry_fired, u);
+	vm_timer_init(&u->flush_timer, vm, flush, u);
 	vm_add_cleanup(vm, uart_destroy, u);
 	vm_add_reset(vm, uart_reset, u);
 	vm_state_register(vm, &uart_table, instance, u);

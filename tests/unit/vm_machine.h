@@ -121,22 +121,6 @@ static inline struct vm *test_vm(unsigned cpus)
 	return test_vm_of(cpus, MIB(4));
 }
 
-/* Run what was deferred to the event loop of a VM that was not started. */
-static inline void test_run_deferred(struct vm *vm)
-{
-	struct vm_loop *loop = &vm_priv(vm)->loop;
-
-	while (loop->deferred) {
-		struct loop_deferred *first = loop->deferred;
-
-		loop->deferred = first->next;
-		if (!loop->deferred)
-			loop->deferred_tail = &loop->deferred;
-		first->function(first->opaque);
-		free(first);
-	}
-}
-
 /* Move guest time of a VM that was not started forward by ns, running timers on the way. */
 static inline void test_advance(struct vm *vm, uint64_t ns)
 {
