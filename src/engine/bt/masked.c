@@ -61,6 +61,8 @@ static unsigned element_size(const struct x86_insn *insn)
 		if (op >= 0x10 && op <= 0x12 && insn->mandatory == 0x66) /* vpsrlvw, vpsravw, vpsllvw */
 			return 2;
 	}
+	if (insn->map == X86_MAP_0F38 && op == 0x72 && insn->mandatory == 0xf3) /* vcvtneps2bf16; else vpshrdvw, vcvtne2ps2bf16 */
+		return 4;
 	for (unsigned i = 0; i < sizeof(element_rules) / sizeof(element_rules[0]); i++)
 		if (element_rules[i].map == insn->map && element_rules[i].opcode == op)
 			return element_rules[i].size[w];
