@@ -118,6 +118,8 @@ static int report_death(struct vm *vm)
 
 	if (vcpu && vcpu->stats.exits[VCPU_EXIT_ERROR])
 		status = STATUS_FAILED; /* the engine's fault, and the vCPU's thread has said why */
+	else if (vcpu && vcpu->exit_error.text[0])
+		log_error("the guest died: %s", vcpu->exit_error.text);
 	else
 		log_error("the guest died of a triple fault");
 	if (vcpu)

@@ -31,7 +31,6 @@ struct engine_probe {
 	char reason[256];  /* why not, or how well */
 	unsigned rank;     /* `auto` takes the usable engine with the highest rank */
 	char advice[256];  /* what to do about it, or "" */
-	char missing[128]; /* CPU features that the host announces and this engine cannot execute, by name, or "" */
 	bool crippled;     /* works, but so slowly that it is no choice */
 	double ns_per_instruction, ns_per_exit; /* measured: guest kernel code in a loop; an access to a device. 0: not */
 };
@@ -72,6 +71,10 @@ struct engine {
 
 	/* Restrict a CPUID leaf to what the engine can execute (called for every leaf of the model). */
 	void (*filter_cpuid)(uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
+
+	/* CPU features that the host announces for this engine and that do not work, by name, separated by spaces; or "". May
+	 * take milliseconds. May be NULL. */
+	const char *(*missing_features)(void);
 
 	/* --stats: print the engine's own counters, aligned. */
 	void (*print_stats)(struct vm *vm, FILE *out);

@@ -39,9 +39,13 @@ static void probe(struct engine_probe *result)
 	result->ns_per_exit = found->ns_per_exit;
 	snprintf(result->reason, sizeof(result->reason), "%s", found->reason);
 	snprintf(result->advice, sizeof(result->advice), "%s", found->advice);
-	snprintf(result->missing, sizeof(result->missing), "%s", found->unemulated);
 	/* bt's rank is 10. */
 	result->rank = found->emulated ? 1 : 100;
+}
+
+static const char *missing_features(void)
+{
+	return kvm_features()->unemulated;
 }
 
 /* ---- VM ---- */
@@ -80,11 +84,10 @@ static bool extension(const struct kvm_vm *kvm, unsigned long number)
 
 static void warn_if_crippled(void)
 {
-	const struct kvm_findings *found = kvm_findings();
+	const struct kvm_findings *found = kvm_features();
 
 	if (found->emulated)
-		log_warn("kvm runs here at about %.0f ns an instruction of kernel code: %s", found->ns_per_instruction,
-			 found->advice[0] ? found->advice : found->reason);
+		log_warn("kvm is %s: %s", found->reason, found->advice);
 	if (found->unemulated[0])
 		log_warn("kvm cannot execute here, so the guest is not told of: %s", found->unemulated);
 }
@@ -235,5 +238,6 @@ const struct engine kvm_engine = {
 	.set_breakpoint = kvm_set_breakpoint,
 	.set_single_step = kvm_set_single_step,
 	.filter_cpuid = kvm_filter_cpuid,
+	.missing_features = missing_features,
 	.print_stats = print_stats,
 };

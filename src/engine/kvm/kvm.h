@@ -59,7 +59,7 @@ struct kvm_vcpu {
 	uint64_t exits_by_reason[64];
 };
 
-/* What a probe found; filled once a process. */
+/* What a probe found; filled once a process, from `unemulated` on by kvm_features() only. */
 struct kvm_findings {
 	bool usable;
 	bool emulated;     /* kernel code is emulated instruction by instruction */
@@ -68,12 +68,16 @@ struct kvm_findings {
 	double ns_per_instruction; /* of kernel code in a tight loop; 0: not measured */
 	double ns_per_exit;        /* of a port write that user space answers */
 	char unemulated[128];      /* names of features that do not work though announced, space separated */
+	bool tsc_fixed;            /* the guest reads the host's TSC whatever it is given */
 	uint32_t cpuid_count;
 	struct kvm_cpuid_entry2 cpuid[128]; /* KVM_GET_SUPPORTED_CPUID less what does not work */
 };
 
 /* ---- kvm_probe.c ---- */
+/* Usable, emulated, reason, advice and figures. */
 const struct kvm_findings *kvm_findings(void);
+/* All of it. */
+const struct kvm_findings *kvm_features(void);
 
 /* ---- kvm_code.c: a throw-away VM that runs pieces of 64-bit kernel code ---- */
 struct kvm_code {

@@ -42,7 +42,7 @@ static const struct {
 
 static const struct kvm_cpuid_entry2 *supported(uint32_t leaf, uint32_t subleaf)
 {
-	const struct kvm_findings *found = kvm_findings();
+	const struct kvm_findings *found = kvm_features();
 
 	for (uint32_t i = 0; i < found->cpuid_count; i++) {
 		const struct kvm_cpuid_entry2 *e = &found->cpuid[i];
@@ -56,8 +56,14 @@ static const struct kvm_cpuid_entry2 *supported(uint32_t leaf, uint32_t subleaf)
 
 /* What needs the kernel's own local APIC: PV_EOI, PV_UNHALT, PV_SEND_IPI, PV_SCHED_YIELD, ASYNC_PF and its kin. */
 #define NEEDS_KERNEL_APIC (BIT(4) | BIT(6) | BIT(7) | BIT(10) | BIT(11) | BIT(13) | BIT(14) | BIT(15))
-/* Provided by user space whatever the kernel announces. */
-#define OURS_1_ECX (BIT(21) | BIT(24) | BIT(31)) /* x2APIC, TSC deadline, hypervisor present */
+/* Provided by user space whatever the kernel announces: x2APIC, hypervisor present, TSC deadline. */
+#define OURS_1_ECX (BIT(21) | BIT(31))
+#define TSC_DEADLINE BIT(24)
+
+static uint32_t ours_1_ecx(void)
+{
+	return kvm_features()->tsc_fixed ? OURS_1_ECX : OURS_1_ECX | TSC_DEADLINE;
+}
 
 void kvm_filter_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
 {
@@ -70,7 +76,7 @@ void kvm_filter_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
 			continue;
 		for (unsigned r = 0; r < 4; r++)
 			if (feature_leaves[i].limited[r])
-				regs[r] &= mask[r] | (leaf == 1 && r == 2 ? OURS_1_ECX : 0);
+				regs[r] &= mask[r] | (leaf == 1 && r == 2 ? ours_1_ecx() : 0);
 	}
 	if (leaf == KVM_FEATURES_LEAF)
 		regs[0] &= ~NEEDS_KERNEL_APIC;

@@ -8,11 +8,13 @@
  *   of times slower (software-only back ends such as PVM, and some nested hypervisors). Such emulators do not
  *   know every instruction that CPUID announces, so those that guests use are tried one by one.
  *
- * Done once a process: some hundred microseconds where KVM is real, a few milliseconds where it is emulated.
+ * Done once a process, and the instructions are tried only when somebody asks for features: `auto` on a machine where
+ * bt is the answer costs two milliseconds.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
@@ -21,14 +23,14 @@
 #include "base/util.h"
 #include "engine/kvm/kvm.h"
 
-#define LOOPS 1000              /* of two instructions */
-#define EMULATED_NS 20.0        /* an instruction: a slow processor takes 1, an emulator hundreds */
-#define EXITS 20
+#define LOOPS 200        /* of two instructions */
+#define EMULATED_NS 20.0 /* an instruction: a slow processor takes 1, an emulator hundreds */
+#define EXITS 10
 #define CPUID_MAX 256
 #define DONE_PORT 0x80
 
 static struct kvm_findings findings;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_once_t looked = PTHREAD_ONCE_INIT, tried = PTHREAD_ONCE_INIT;
 
 /* ---- time ---- */
 
@@ -119,6 +121,12 @@ static const struct instruction {
 	{ "rdtscp", 0x80000001u, EDX, 27, 3, { 0x0f, 0x01, 0xf9 } },
 };
 
+/* What hangs on a TSC that can be set; see tsc_moves(). */
+static const struct instruction tsc_features[] = {
+	{ .name = "tsc_deadline_timer", .leaf = 1, .reg = ECX, .bit = 24 },
+	{ .name = "tsc_adjust", .leaf = 7, .reg = EBX, .bit = 1 },
+};
+
 static uint32_t *feature_register(struct kvm_findings *found, const struct instruction *insn)
 {
 	for (uint32_t i = 0; i < found->cpuid_count; i++) {
@@ -140,21 +148,42 @@ static bool works(struct kvm_code *code, const struct instruction *insn)
 	return kvm_code_run(code, bytes, insn->length + 2u) == KVM_EXIT_IO;
 }
 
+static void mask(struct kvm_findings *found, const struct instruction *feature)
+{
+	size_t used = strlen(found->unemulated);
+	uint32_t *reg = feature_register(found, feature);
+
+	if (reg)
+		*reg &= ~BIT(feature->bit);
+	snprintf(found->unemulated + used, sizeof(found->unemulated) - used, "%s%s", used ? " " : "", feature->name);
+}
+
+/* Does the guest read the TSC that it is given? rdtsc; shl rdx, 32; or rax, rdx; out DONE_PORT, eax */
+static bool tsc_moves(struct kvm_code *code)
+{
+	static const uint8_t bytes[] = { 0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0xe7, DONE_PORT };
+	struct {
+		struct kvm_msrs header;
+		struct kvm_msr_entry entry;
+	} tsc = { .header.nmsrs = 1, .entry = { .index = X86_MSR_TSC, .data = 1ull << 60 } };
+	struct kvm_regs regs;
+
+	return ioctl(code->vcpu_fd, KVM_SET_MSRS, &tsc) == 1 &&
+	       kvm_code_run(code, bytes, sizeof(bytes)) == KVM_EXIT_IO && !ioctl(code->vcpu_fd, KVM_GET_REGS, &regs) &&
+	       regs.rax >= 1ull << 60;
+}
+
 static void try_instructions(struct kvm_code *code, struct kvm_findings *found)
 {
-	size_t used = 0;
-
 	for (unsigned i = 0; i < ARRAY_SIZE(instructions); i++) {
-		const struct instruction *insn = &instructions[i];
-		uint32_t *reg = feature_register(found, insn);
+		const uint32_t *reg = feature_register(found, &instructions[i]);
 
-		if (!reg || !(*reg & BIT(insn->bit)) || works(code, insn))
-			continue;
-		*reg &= ~BIT(insn->bit);
-		if (used < sizeof(found->unemulated))
-			used += (size_t)snprintf(found->unemulated + used, sizeof(found->unemulated) - used, "%s%s",
-						 used ? " " : "", insn->name);
+		if (reg && (*reg & BIT(instructions[i].bit)) && !works(code, &instructions[i]))
+			mask(found, &instructions[i]);
 	}
+	found->tsc_fixed = !tsc_moves(code);
+	for (unsigned i = 0; found->tsc_fixed && i < ARRAY_SIZE(tsc_features); i++)
+		mask(found, &tsc_features[i]);
 }
 
 /* ---- no KVM: why, and what to do ---- */
@@ -235,62 +264,102 @@ static void judge(struct kvm_findings *found)
 			 found->ns_per_exit / 1e3);
 		return;
 	}
-	snprintf(found->reason, sizeof(found->reason),
-		 "crippled: the host emulates guest kernel code at %.0f ns an instruction%s%s", found->ns_per_instruction,
-		 found->unemulated[0] ? " and does not know all: " : "", found->unemulated);
-	snprintf(found->advice, sizeof(found->advice),
-		 "engine bt is faster here; real hardware assistance needs %s",
+	snprintf(found->reason, sizeof(found->reason), "crippled: the host emulates guest kernel code at %.0f ns an instruction",
+		 found->ns_per_instruction);
+	snprintf(found->advice, sizeof(found->advice), "engine bt is faster here; real hardware assistance needs %s",
 		 cpu_flag(" hypervisor") ? "nested virtualization enabled in the hypervisor that runs this machine" :
 					   "the kernel's own kvm_intel or kvm_amd module");
 }
 
-static int look(struct kvm_findings *found, int kvm_fd)
+/* Open /dev/kvm and a throw-away VM; 0, or -1 with the reason told. */
+static int open_code(struct kvm_findings *found, struct kvm_code *code)
 {
 	struct {
 		struct kvm_cpuid2 header;
 		struct kvm_cpuid_entry2 entries[CPUID_MAX];
 	} all = { 0 };
-	struct kvm_code code = { .vm_fd = -1, .vcpu_fd = -1 };
 	struct error err;
-	int version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0), rc = -1;
+	int version, kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
-	if (version != KVM_API_VERSION) {
+	*code = (struct kvm_code){ .kvm_fd = kvm_fd, .vm_fd = -1, .vcpu_fd = -1 };
+	if (kvm_fd < 0) {
+		cannot_open(found, errno);
+		return -1;
+	}
+	version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0);
+	if (version != KVM_API_VERSION)
 		snprintf(found->reason, sizeof(found->reason), "/dev/kvm has interface version %d, not %d", version, KVM_API_VERSION);
-		return -1;
-	}
-	if (get_cpuid(found, kvm_fd, &all.header)) {
+	else if (get_cpuid(found, kvm_fd, &all.header))
 		snprintf(found->reason, sizeof(found->reason), "/dev/kvm does not tell its CPUID: %s", strerror(errno));
-		return -1;
-	}
-	if (kvm_code_open(&code, kvm_fd, &all.header, &err)) {
+	else if (kvm_code_open(code, kvm_fd, &all.header, &err))
 		snprintf(found->reason, sizeof(found->reason), "/dev/kvm does not work: %.200s", err.text);
-	} else if (measure(&code, found)) {
-		snprintf(found->reason, sizeof(found->reason), "/dev/kvm does not work: it cannot run three instructions of 64-bit code");
-		snprintf(found->advice, sizeof(found->advice), "look at what the kernel says about kvm (dmesg)");
-	} else {
-		if (found->emulated)
-			try_instructions(&code, found);
-		rc = 0;
-	}
-	kvm_code_close(&code);
-	return rc;
+	else
+		return 0;
+	return -1;
 }
 
-static void find(void)
+/* On a thread of its own: the kernel takes milliseconds to take a VM apart. */
+static void *close_code(void *opaque)
 {
-	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	struct kvm_code *code = opaque;
 
-	if (fd < 0) {
-		cannot_open(&findings, errno);
-		return;
+	kvm_code_close(code);
+	if (code->kvm_fd >= 0)
+		close(code->kvm_fd);
+	free(code);
+	return NULL;
+}
+
+static void close_later(const struct kvm_code *code)
+{
+	struct kvm_code *copy = malloc(sizeof(*copy));
+	pthread_t thread;
+
+	if (!copy)
+		return; /* the end of the process closes it */
+	*copy = *code;
+	if (pthread_create(&thread, NULL, close_code, copy))
+		close_code(copy);
+	else
+		pthread_detach(thread);
+}
+
+static void look(void)
+{
+	struct kvm_code code;
+
+	if (!open_code(&findings, &code)) {
+		if (!measure(&code, &findings)) {
+			judge(&findings);
+		} else {
+			snprintf(findings.reason, sizeof(findings.reason),
+				 "/dev/kvm does not work: it cannot run three instructions of 64-bit code");
+			snprintf(findings.advice, sizeof(findings.advice), "look at what the kernel says about kvm (dmesg)");
+		}
 	}
-	if (!look(&findings, fd))
-		judge(&findings);
-	close(fd);
+	close_later(&code);
+}
+
+static void try(void)
+{
+	struct kvm_code code;
+
+	if (!findings.usable || !findings.emulated)
+		return;
+	if (!open_code(&findings, &code))
+		try_instructions(&code, &findings);
+	close_later(&code);
 }
 
 const struct kvm_findings *kvm_findings(void)
 {
-	pthread_once(&once, find);
+	pthread_once(&looked, look);
+	return &findings;
+}
+
+const struct kvm_findings *kvm_features(void)
+{
+	kvm_findings();
+	pthread_once(&tried, try);
 	return &findings;
 }
