@@ -1,14 +1,27 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Makes a Debian root file system (systemd, network, compiler, interpreters) as a raw ext4 image, for tests and benchmarks.
-# usage: scripts/debian-image.sh
+# usage: scripts/debian-image.sh [test|bench]
+# `bench` is what `test` (the default) is, and the further programs that bench/jobs runs.
 # Prints the image's name. Made once; use it with snapshot, or copy it. Boot it with an initramfs of guest-initramfs.sh and
 # `root=/dev/vda console=ttyS0`. root logs in without a password; eth0 is configured by DHCP (systemd-networkd).
 set -eu
 . "$(dirname "$0")/lib.sh"
 
-image=$cache/debian.img
-stamp=$cache/debian.stamp
+name=debian
+size=1536M
+more=
+case "${1:-test}" in
+test) ;;
+bench)
+	name=debian-bench
+	size=2048M
+	more=,git,zstd,nginx-light,mawk,diffutils
+	;;
+*) die "usage: scripts/debian-image.sh [test|bench]" ;;
+esac
+image=$cache/$name.img
+stamp=$cache/$name.stamp
 kernel=$("$root/scripts/guest-kernel.sh" cloud-amd64)
 want="4 $(cat "$kernel/version")" # raise the number when what is below changes
 fresh() { [ -f "$image" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; }
@@ -17,7 +30,7 @@ if fresh; then
 	echo "$image"
 	exit 0
 fi
-exclusively debian-image
+exclusively "$name-image"
 if fresh; then # made while we waited
 	echo "$image"
 	exit 0
@@ -34,10 +47,10 @@ if [ "$(id -u)" != 0 ]; then
 	as_owner=fakeroot
 fi
 
-work=$(mktemp -d "$cache/debian.XXXXXX")
+work=$(mktemp -d "$cache/$name.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 packages=systemd-sysv,udev,dbus,util-linux,login,iproute2,iputils-ping,wget,ca-certificates,procps,kmod
-packages=$packages,gcc,libc6-dev,make,python3-minimal,libpython3-stdlib,sqlite3,openssl,perl,gzip,xz-utils,bzip2,bc
+packages=$packages,gcc,libc6-dev,make,python3-minimal,libpython3-stdlib,sqlite3,openssl,perl,gzip,xz-utils,bzip2,bc$more
 
 say "building a Debian root file system with mmdebstrap (a few minutes, once)"
 mmdebstrap --quiet --variant=minbase --include="$packages" --components=main \
@@ -67,11 +80,11 @@ ln -sf /lib/systemd/system/serial-getty@.service etc/systemd/system/getty.target
 printf 'nameserver 10.0.2.3\n' >etc/resolv.conf
 # What only costs time in a throw-away machine.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
-	getty@tty1.service systemd-timesyncd.service; do
+	getty@tty1.service systemd-timesyncd.service nginx.service; do
 	ln -sf /dev/null "etc/systemd/system/\$unit"
 done
 mkdir -p dev
-mke2fs -q -F -t ext4 -L lodge-debian -O ^metadata_csum_seed -E lazy_itable_init=1,root_owner=0:0 -m 0 -d . "$work/image" 1536M
+mke2fs -q -F -t ext4 -L lodge-debian -O ^metadata_csum_seed -E lazy_itable_init=1,root_owner=0:0 -m 0 -d . "$work/image" $size
 EOF
 $as_owner bash "$work/fill" || die "cannot make the ext4 image"
 mv "$work/image" "$image"

@@ -9,7 +9,7 @@ build="gcc libc6-dev meson ninja-build pkg-config python3 acpica-tools libslirp-
 	liblzma-dev libzydis-dev libzycore-dev libcmocka-dev"
 run="busybox-static cpio"
 test="$run make binutils mmdebstrap fakeroot e2fsprogs gdb openssl perl sqlite3 xz-utils bzip2 qemu-system-x86"
-bench="$run mmdebstrap fakeroot e2fsprogs qemu-system-x86"
+bench="$run gcc libc6-dev python3 openssl util-linux mmdebstrap fakeroot e2fsprogs qemu-system-x86"
 
 case "${1:-}" in
 build) wanted=$build ;;
