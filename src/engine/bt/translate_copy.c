@@ -149,6 +149,9 @@ static void emit_vex(struct translator *t, struct bt_buf *b, const struct host_m
 	vex_registers(t, m, map, &reg, &rm, &x, &bb);
 	if (!t->long_mode) /* the top bit of vvvv and W of general registers are ignored */
 		payload = (uint8_t)((payload & 0x7f) | 0x40 | (insn->rex & 8) << 4);
+	/* VPCMPESTRI/M: here W would make the lengths 64 bits wide */
+	if (!t->long_mode && insn->map == X86_MAP_0F3A && (insn->opcode | 1) == 0x61)
+		payload &= 0x7f;
 	if (insn->vvvv_is_gpr) {
 		unsigned v = host_reg(~(payload >> 3) & 15u, map);
 
@@ -416,7 +419,8 @@ static void translate_bit_memory(struct translator *t)
 		.size = (uint16_t)size,
 		.kind = insn->mem_access,
 		.need_t0 = true,
-		.site_flags = (insn->prefixes & X86_PFX_LOCK) ? BT_SITE_LOCK : 0,
+		.site_flags = (uint8_t)(((insn->prefixes & X86_PFX_LOCK) ? BT_SITE_LOCK : 0) |
+					(ea.seg == X86_SS ? BT_SITE_STACK : 0)),
 	};
 	const uint8_t hot_map[2] = { T0, T0 }, cold_map[2] = { T1, T1 };
 
