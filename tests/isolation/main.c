@@ -361,6 +361,69 @@ static void test_anywhere(void)
 	end();
 }
 
+/* ---- segments: bases and offsets whose sum is a host address ---- */
+
+CODE(32, seg_load, "mov eax, fs:[edi]")
+CODE(32, seg_store, "mov fs:[edi], ecx")
+CODE(32, seg_ds, "inc dword ptr [edi]")
+CODE(32, seg_es, "stosd")
+CODE(32, seg_rep, "mov ecx, 10; rep stosd")
+CODE(32, seg_push, "mov esp, edi; push ecx")
+CODE(32, seg_pop, "mov esp, edi; pop eax")
+CODE(32, seg_sse, "movups fs:[edi], xmm0")
+CODE(32, seg_lock, "lock inc dword ptr fs:[edi]")
+CODE(16, seg_load16, "mov eax, fs:[edi]")
+CODE(16, seg_store16, "addr32 inc dword ptr [edi]")
+CODE(16, seg_stos16, "addr32 stosd")
+
+static void attack_segment(const uint8_t *code, const uint8_t *code_end, bool bits16, uint32_t base, uint32_t offset, bool limited)
+{
+	static struct x86_cpu_state state;
+	static struct outcome o;
+	static const unsigned segments[] = { X86_ES, X86_SS, X86_DS, X86_FS };
+	uint32_t linear = base + offset;
+
+	guest_prepare(&state, USER32);
+	state.gpr[X86_RDI] = offset;
+	if (bits16)
+		state.seg[X86_CS].attr &= (uint16_t)~X86_ATTR_DB;
+	for (unsigned i = 0; i < ARRAY_SIZE(segments); i++) {
+		state.seg[segments[i]].base = base;
+		if (limited)
+			state.seg[segments[i]].limit = offset ? offset - 1 : 0;
+	}
+	guest_run(&state, code, (unsigned)(code_end - code), &o);
+	checks++;
+	/* beyond the limit, or over the end of the segment (offset ffffffff): #GP or #SS; pushes may be below it */
+	if (limited || offset > 0xfffffff0 ?
+		    o.vector != X86_GP && o.vector != X86_SS_FAULT && o.vector != X86_PF :
+		    o.vector != X86_PF || (uint32_t)o.cr2 - linear + 64 > 128 || o.cr2 >> 32)
+		fail("base %x offset %x%s: vector %d cr2 %" PRIx64, base, offset, limited ? " beyond the limit" : "", o.vector, o.cr2);
+	if (holds_magic(&o.state))
+		fail("base %x offset %x: the guest read memory of the host", base, offset);
+	check_canaries("segments");
+}
+
+static void test_segments(void)
+{
+#define SEG(name, bits16) { form_seg_##name, form_end_seg_##name, bits16 }
+	static const struct {
+		const uint8_t *code, *end;
+		bool bits16;
+	} codes[] = { SEG(load, false), SEG(store, false), SEG(ds, false),  SEG(es, false),     SEG(rep, false),     SEG(push, false),
+		      SEG(pop, false),	SEG(sse, false),   SEG(lock, false), SEG(load16, true), SEG(store16, true), SEG(stos16, true) };
+	const uint32_t target = (uint32_t)(uint64_t)low_canary + AT;
+	const uint32_t bases[] = { 1, 0x1000, target, target - 1, target + 1, target & ~0xfffu, 0x80000000, 0xfffff000, 0xffffffff,
+				   target + 0x80000000 };
+
+	begin("segments");
+	for (unsigned c = 0; c < ARRAY_SIZE(codes); c++)
+		for (unsigned b = 0; b < ARRAY_SIZE(bases); b++)
+			for (unsigned limited = 0; limited < 2; limited++)
+				attack_segment(codes[c].code, codes[c].end, codes[c].bits16, bases[b], target - bases[b], limited);
+	end();
+}
+
 /* ---- the host takes signals while RSP is the guest's ---- */
 
 CODE(64, divide, "xor edx, edx; xor ecx, ecx; div rcx")
@@ -638,6 +701,7 @@ int main(int argc, char **argv)
 	test_forms("mapped", attack_mapped);
 	test_edges();
 	test_anywhere();
+	test_segments();
 	test_stack_pointer();
 	test_jump_cache();
 	fprintf(stderr, "%u checks\n", checks);
