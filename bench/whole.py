@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
 """Figures of the whole machine: starting, scaling with virtual CPUs, idling, memory."""
-import os
 import re
 import sys
 import time
@@ -65,18 +64,19 @@ def idle(machine, files, seconds=10):
             s.stop()
 
 
-def measure(machine, files, runs, say):
-    """{figure: [samples]} of one machine. Starting is measured RUNS times; what takes TCG minutes, once."""
-    samples = {"first-process": [], "login": [], "idle-10": []}
-    host_cpus = os.cpu_count()
-    for _ in range(runs):
-        samples["first-process"].append(first_process(machine, files))
-    for _ in range(min(runs, 2)):
-        samples["login"].append(login(machine, files))
-    for _ in range(min(runs, 3) if machine == "lodge" else 1):
-        for cpus in (1, 2, 4):
-            say(f"{machine}: parallel build on {cpus} virtual CPUs (of {host_cpus} host CPUs)")
-            samples.setdefault(f"build-{cpus}-cpus", []).append(scaling(machine, files, cpus))
-    say(f"{machine}: {IDLE_GUESTS} idle guests")
-    samples["idle-10"].append(idle(machine, files))
-    return samples
+def measure(machines, files, runs, say):
+    """Yields (figure, machine, value), the machines one after the other in each run. What takes TCG minutes is measured
+    once there."""
+    for run in range(runs):
+        for machine in machines:
+            once = run == 0
+            say(f"run {run + 1} of {runs}: {machine}: starting")
+            yield "first-process", machine, first_process(machine, files)
+            if run < 2:
+                yield "login", machine, login(machine, files)
+            for cpus in (1, 2, 4) if machine == "lodge" or once else ():
+                say(f"run {run + 1} of {runs}: {machine}: parallel build on {cpus} virtual CPUs")
+                yield f"build-{cpus}-cpus", machine, scaling(machine, files, cpus)
+            if once:
+                say(f"{machine}: {IDLE_GUESTS} idle guests")
+                yield "idle-10", machine, idle(machine, files)
