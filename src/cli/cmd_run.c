@@ -80,6 +80,19 @@ static void destroy(struct session *session)
 	run_options_free(&session->options);
 }
 
+/* Options that only some engines understand. */
+static int check_engine(const struct session *session, struct error *err)
+{
+	const struct machine_config *machine = &session->options.machine;
+	const struct engine *engine = session->vm->engine;
+
+	if (machine->profile && !engine->print_profile)
+		return error_set(err, 0, "engine %s has no profiler: --profile needs --engine bt", engine->name);
+	if ((machine->engine_options || machine->perf_map) && strcmp(engine->name, "bt"))
+		return error_set(err, 0, "engine %s translates nothing: --bt and --perf-map need --engine bt", engine->name);
+	return 0;
+}
+
 static int start(struct session *session, struct error *err)
 {
 	struct run_options *options = &session->options;
@@ -90,7 +103,8 @@ static int start(struct session *session, struct error *err)
 		if (!session->profile)
 			return error_set_errno(err, errno, "cannot write the profile to '%s'", options->profile);
 	}
-	if (catch_signals(session, err) || machine_create(&session->vm, &options->machine, err))
+	if (catch_signals(session, err) || machine_create(&session->vm, &options->machine, err) ||
+	    check_engine(session, err))
 		return -1;
 	if (monitor_start(&session->monitor, session->vm))
 		return error_set_errno(err, errno, "cannot start the monitor");
