@@ -220,14 +220,13 @@ static uint64_t raise_fetch(struct bt_cpu *cpu, const struct x86_fault *fault)
 }
 
 /* The block at linear for a jump from running code: its address, or 0. */
-static uint64_t jump_target(struct bt_vcpu *v, uint64_t linear, bool poll, struct bt_block **block)
+static uint64_t jump_target(struct bt_vcpu *v, uint64_t linear, bool poll, struct bt_block **block, bool *global)
 {
 	struct bt_cpu *cpu = v->cpu;
 	uint32_t mode = v->mode;
 	struct x86_fault fault;
-	bool global;
 
-	switch (locate(v, linear, &mode, poll, block, &global, &fault)) {
+	switch (locate(v, linear, &mode, poll, block, global, &fault)) {
 	case LOCATE_FAULT:
 		cpu->state.rip = rip_of_linear(&cpu->state, linear);
 		*block = NULL;
@@ -251,14 +250,11 @@ static uint64_t jump_target(struct bt_vcpu *v, uint64_t linear, bool poll, struc
 static uint64_t jump_to(struct bt_vcpu *v, uint64_t linear)
 {
 	struct bt_block *block;
-	struct x86_fault fault;
-	uint64_t target = jump_target(v, linear, false, &block);
+	bool global;
+	uint64_t target = jump_target(v, linear, false, &block, &global);
 
-	if (likely(block)) {
-		const struct bt_fetch *page = bt_translate_fetch(v, linear, &fault);
-
-		fill_jump(v, linear, v->mode, block, page && page->global && !(block->flags & BT_BLOCK_CROSS));
-	}
+	if (likely(block))
+		fill_jump(v, linear, v->mode, block, global);
 	return target;
 }
 
@@ -311,7 +307,7 @@ uint64_t bt_part_chain(struct bt_cpu *cpu, const struct bt_exit *exit)
 		cpu->state.rip = rip_of_linear(&cpu->state, linear);
 		return 0;
 	}
-	target = jump_target(v, linear, exit->backward, &block);
+	target = jump_target(v, linear, exit->backward, &block, &global);
 	if (likely(block && exit->patch && !v->bt->options.no_chain && !(block->flags & BT_BLOCK_CROSS))) {
 		const struct bt_cache *cache = &v->bt->cache;
 		uint8_t *rx = (uint8_t *)exit + exit->patch;
@@ -688,6 +684,8 @@ enum vcpu_exit bt_vcpu_run(struct vcpu *vcpu)
 
 	if (unlikely(!v->thread_ready) && bt_signals_thread(v, &vcpu->exit_error))
 		return VCPU_EXIT_ERROR;
+	/* Another thread (a debugger's) may have set the state, and the address space with it. */
+	bt_set_gs(v->alias[v->current].gs_base);
 	cpu->tsc_offset = (int64_t)(v->vm->tsc_offset + vcpu->tsc_delta);
 	v->breakpoint_skip = v->bt->breakpoint_count ? linear_rip(&cpu->state) : ~0ull;
 	bt_pv_enter(v);
