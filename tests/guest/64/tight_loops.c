@@ -19,13 +19,13 @@ static void tick(struct frame *f)
 /* Start the timer, run the loop with interrupts on; the handler continues at 9. The loop must keep the stack level. */
 #define LOOP(name, text)                                                                           \
 	do {                                                                                       \
-		uint64_t keep;                                                                     \
+		static uint64_t keep; /* not a register: CPUID writes RBX */                      \
 		unsigned bad = 0;                                                                  \
 		for (unsigned i = 0; i < 5; i++) {                                                 \
 			ticks = 0;                                                                 \
 			apic_write(APIC_TIMER_ICT, 1000000);                                       \
 			asm volatile("mov %%rsp, %0; movq $9f, out; sti\n" text "\n9: mov %0, %%rsp; cli; cld" \
-				     : "=&b"(keep) : : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "memory", "cc"); \
+				     : "=m"(keep) : : "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "memory", "cc"); \
 			bad += ticks != 1;                                                         \
 		}                                                                                  \
 		CHECK_EQ(name, bad, 0);                                                            \
