@@ -373,8 +373,10 @@ static struct bt_block *translate(struct bt_vcpu *v, struct bt_vm *bt, const str
 	bt->stats.hot_bytes += cache->hot - before.hot;
 	bt->stats.cold_bytes += cache->cold - before.cold;
 	publish(bt, block);
-	if (unlikely(bt->perf_map))
+	if (unlikely(bt->perf_map)) {
+		bt_fpu_save(v->cpu);
 		bt_perf_map_block(bt, block, PAGE_OF(page->linear), &before);
+	}
 	return block;
 }
 
