@@ -179,7 +179,6 @@ static enum located locate(struct bt_vcpu *v, uint64_t linear, uint32_t *mode, b
 			if (*block)
 				goto found;
 		}
-		bt_fpu_save(v->cpu);
 		*block = bt_block_get(v, page, gpa, *mode, poll, next, &need_next);
 		if (*block)
 			goto found;
@@ -301,6 +300,7 @@ uint64_t bt_part_chain(struct bt_cpu *cpu, const struct bt_exit *exit)
 	struct bt_vcpu *v = bt_vcpu_of(cpu);
 	uint64_t linear = cpu->pc_base + exit->target, target;
 	struct bt_block *block;
+	bool global;
 
 	v->stats.chains++;
 	if (must_dispatch(v)) {
