@@ -15,6 +15,10 @@ _lodge()
 		COMPREPLY=($(compgen -W "run engines help version" -- "$cur"))
 		return
 		;;
+	engines)
+		COMPREPLY=($(compgen -W "--json --help" -- "$cur"))
+		return
+		;;
 	run) ;;
 	*) return ;;
 	esac
@@ -25,7 +29,7 @@ _lodge()
 		return
 		;;
 	-e | --engine)
-		COMPREPLY=($(compgen -W "auto bt" -- "$cur"))
+		COMPREPLY=($(compgen -W "auto bt kvm" -- "$cur"))
 		return
 		;;
 	--cpu)
