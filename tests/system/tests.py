@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The system tests, in the order in which they run. A test returns None or a note; it raises Failure or Skip."""
 import contextlib
+import gzip
 import hashlib
 import os
 import pty
@@ -470,6 +471,42 @@ def memtest86():
             errors = [int(n) for n in re.findall(r"Errors: *(\d+)", m.text)]
             check(not any(errors), f"memory errors: {errors}")
             check("FAIL" not in m.text, "it reports FAIL")
+
+
+def multiboot_package(package, path, directory):
+    """A multiboot kernel out of one of Debian's packages, unpacked from its gzip; its path."""
+    try:
+        script("debian-package.sh", "amd64", package, os.path.join(directory, "package"))
+    except Failure:
+        raise Skip(f"the package {package} cannot be had")
+    kernel_path = os.path.join(directory, package)
+    with gzip.open(os.path.join(directory, "package", path)) as packed, open(kernel_path, "wb") as f:
+        shutil.copyfileobj(packed, f)
+    return kernel_path
+
+
+@test
+def xen():
+    """The Xen hypervisor starts by multiboot on two CPUs, and runs Linux paravirtualized on top, to its demonstration."""
+    with scratch() as d:
+        hypervisor = multiboot_package("xen-hypervisor-4.17-amd64", "boot/xen-4.17-amd64.gz", d)
+        modules = f"{kernel('amd64')} console=hvc0 panic=-1 lodge.demo,{initramfs('amd64')}"
+        with Machine(hypervisor, modules, "console=com1 com1=115200 noreboot", memory="1G", cpus=2) as m:
+            m.expect(r"\(XEN\) Brought up 2 CPUs", 60)
+            m.expect(r"cpus +2", 120)
+            m.expect(r"lease of 10\.0\.2\.15", 30)
+            m.expect(r"Entering ACPI S5", 60)
+            expect_equal(m.wait(30), 0, "exit status")
+
+
+@test
+def gnu_mach():
+    """GNU Mach finds memory and devices, and misses its first server, which it is not given."""
+    with scratch() as d:
+        path = multiboot_package("gnumach-image-1.8-486", "boot/gnumach-1.8-486.gz", d)
+        with Machine(path, None, "console=com0 root=device:hd0", memory="512M", net="none") as m:
+            m.expect(r"RTC time is 20\d\d-", 30)
+            m.expect(r"No bootstrap code loaded with the kernel", 30)
 
 
 # ---- a whole Debian ----
