@@ -163,6 +163,20 @@ static void run_engine(const struct options *o, struct test_case *test, struct t
 
 static char text[65536];
 
+/* Does the host's CPU disagree with itself? Then the test reads what another left behind in the code pages. */
+static bool not_an_oracle(struct test_case *test, const struct test_result *native)
+{
+	static struct test_result again;
+	static char differences[sizeof(text)];
+
+	for (unsigned i = 0; i < 3; i++) {
+		run_native(test, &again);
+		if (compare_results(test, native, &again, differences, sizeof(differences)))
+			return true;
+	}
+	return false;
+}
+
 static bool fails(const struct options *o, struct test_case *test)
 {
 	static struct test_result native, guest;
@@ -238,6 +252,10 @@ int main(int argc, char **argv)
 				if (!o.engine && guest.vector >= VECTOR_OTHER)
 					run_engine(&o, &tests[i], &guest);
 				if (compare_results(&tests[i], &native[i], &guest, text, sizeof(text))) {
+					if (not_an_oracle(&tests[i], &native[i])) {
+						skipped++;
+						break;
+					}
 					failures++;
 					if (!o.summary)
 						printf("FAIL seed-%" PRIu64 ": %s differs from the host's CPU\n", tests[i].seed,
