@@ -17,7 +17,8 @@ struct error {
 };
 
 /* Fill err (may be NULL) with a formatted sentence; always returns -1, so `return error_set(...)`. */
-int error_set(struct error *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int error_set(struct error *err, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* As error_set(), and appends ": <strerror(code)>". */
 int error_set_errno(struct error *err, int code, const char *fmt, ...)

@@ -19,11 +19,11 @@ enum trace_category {
 	TRACE_EXCEPTIONS, /* exceptions and interrupts delivered to the guest */
 	TRACE_MMIO,
 	TRACE_PIO,
-	TRACE_TB,      /* translation, invalidation */
-	TRACE_TLB,     /* fills and flushes */
-	TRACE_MSR,     /* rdmsr, wrmsr */
-	TRACE_CPU,     /* control registers, mode switches, task switches */
-	TRACE_VIRTIO,  /* virtqueue activity */
+	TRACE_TB,     /* translation, invalidation */
+	TRACE_TLB,    /* fills and flushes */
+	TRACE_MSR,    /* rdmsr, wrmsr */
+	TRACE_CPU,    /* control registers, mode switches, task switches */
+	TRACE_VIRTIO, /* virtqueue activity */
 	TRACE_BLOCK,
 	TRACE_NET,
 	TRACE_UNCLAIMED, /* accesses that no device claims */

@@ -33,11 +33,12 @@ struct char_backend {
 
 /* Create from an option: "stdio", "none", "file=PATH", "pty", "unix=PATH". stdio puts a terminal into raw mode and handles
  * the Ctrl-A escapes through escape(opaque, key): key 'x', 'c', ... (Ctrl-A Ctrl-A is sent on by itself). */
-struct char_backend *char_create(struct vm *vm, const char *spec, void (*escape)(void *opaque, int key), void *opaque,
+struct char_backend *char_create(struct vm *vm, const char *spec,
+				 void (*escape)(void *opaque, int key), void *opaque,
 				 struct error *err);
 void char_destroy(struct char_backend *chr);
-void char_attach(struct char_backend *chr, size_t (*can_receive)(void *), void (*receive)(void *, const uint8_t *, size_t),
-		 void *opaque);
+void char_attach(struct char_backend *chr, size_t (*can_receive)(void *),
+		 void (*receive)(void *, const uint8_t *, size_t), void *opaque);
 static inline size_t char_write(struct char_backend *chr, const uint8_t *data, size_t len)
 {
 	return chr ? chr->ops->write(chr, data, len) : len;

@@ -21,7 +21,8 @@
 #define PM1_GLOBAL 0x0020
 #define PM1_POWER_BUTTON 0x0100
 #define PM1_WAKE 0x8000
-#define PM1_STATUS_MASK (PM1_TIMER | 0x0010 | PM1_GLOBAL | PM1_POWER_BUTTON | 0x0200 | 0x0400 | PM1_WAKE)
+#define PM1_STATUS_MASK                                                                            \
+	(PM1_TIMER | 0x0010 | PM1_GLOBAL | PM1_POWER_BUTTON | 0x0200 | 0x0400 | PM1_WAKE)
 #define PM1_ENABLE_MASK (PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | 0x0200 | 0x0400)
 
 /* PM1 control */
@@ -39,7 +40,8 @@ struct acpi_pm {
 	pthread_mutex_t lock;
 	struct vm *vm;
 	struct irq_line sci;
-	struct vm_timer timer; /* next change of the PM timer's top bit, while its interrupt is enabled */
+	struct vm_timer
+		timer; /* next change of the PM timer's top bit, while its interrupt is enabled */
 	uint16_t pm1_status, pm1_enable, pm1_control;
 	uint16_t gpe_status, gpe_enable;
 	uint8_t reset_control;
@@ -48,8 +50,11 @@ struct acpi_pm {
 
 #define PM(member) STATE_FIELD(struct acpi_pm, member)
 static const struct state_field pm_fields[] = {
-	PM(pm1_status), PM(pm1_enable), PM(pm1_control), PM(gpe_status), PM(gpe_enable), PM(reset_control), PM(seen_half),
-	STATE_TIMER_FIELD(struct acpi_pm, timer), STATE_END,
+	PM(pm1_status),  PM(pm1_enable),
+	PM(pm1_control), PM(gpe_status),
+	PM(gpe_enable),  PM(reset_control),
+	PM(seen_half),   STATE_TIMER_FIELD(struct acpi_pm, timer),
+	STATE_END,
 };
 static const struct state_table pm_table = { .name = "acpi-pm", .version = 1, .fields = pm_fields };
 
@@ -66,9 +71,11 @@ static void update_sci(struct acpi_pm *pm)
 		pm->seen_half = half;
 		pm->pm1_status |= PM1_TIMER;
 	}
-	irq_set(&pm->sci, (pm->pm1_status & pm->pm1_enable & PM1_ENABLE_MASK) || (pm->gpe_status & pm->gpe_enable));
+	irq_set(&pm->sci, (pm->pm1_status & pm->pm1_enable & PM1_ENABLE_MASK) ||
+				  (pm->gpe_status & pm->gpe_enable));
 	if ((pm->pm1_enable & PM1_TIMER) && !(pm->pm1_status & PM1_TIMER)) {
-		unsigned __int128 at = (unsigned __int128)(half + 1) * TIMER_HALF * NS_PER_S / PM_TIMER_HZ;
+		unsigned __int128 at =
+			(unsigned __int128)(half + 1) * TIMER_HALF * NS_PER_S / PM_TIMER_HZ;
 
 		vm_timer_arm(&pm->timer, (uint64_t)at + 1);
 	} else {
@@ -117,9 +124,11 @@ static uint64_t event_read(void *opaque, uint64_t offset, unsigned size)
 }
 
 /* A write of size bytes at offset of a block of two 16-bit registers: the status bits to clear, the new enable value. */
-static void split_write(uint64_t offset, uint64_t value, unsigned size, uint16_t *clear, uint16_t *enable)
+static void split_write(uint64_t offset, uint64_t value, unsigned size, uint16_t *clear,
+			uint16_t *enable)
 {
-	uint32_t mask = (uint32_t)((1ull << (size * 8)) - 1) << (offset * 8), shifted = (uint32_t)(value << (offset * 8));
+	uint32_t mask = (uint32_t)((1ull << (size * 8)) - 1) << (offset * 8),
+		 shifted = (uint32_t)(value << (offset * 8));
 
 	*clear = (uint16_t)(shifted & mask);
 	*enable = (uint16_t)((*enable & ~(mask >> 16)) | (shifted & mask) >> 16);
@@ -228,7 +237,9 @@ static void reset_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 }
 
 static const struct io_ops event_ops = { .read = event_read, .write = event_write, .max_size = 4 };
-static const struct io_ops control_ops = { .read = control_read, .write = control_write, .max_size = 2 };
+static const struct io_ops control_ops = { .read = control_read,
+					   .write = control_write,
+					   .max_size = 2 };
 static const struct io_ops timer_ops = { .read = timer_read, .max_size = 4 };
 static const struct io_ops gpe_ops = { .read = gpe_read, .write = gpe_write, .max_size = 4 };
 static const struct io_ops reset_ops = { .read = reset_read, .write = reset_write, .max_size = 1 };
@@ -257,7 +268,8 @@ static void pm_destroy(void *opaque)
 	free(pm);
 }
 
-int acpi_pm_create(struct vm *vm, uint16_t iobase, struct irq_line sci, struct acpi_pm **out, struct error *err)
+int acpi_pm_create(struct vm *vm, uint16_t iobase, struct irq_line sci, struct acpi_pm **out,
+		   struct error *err)
 {
 	struct acpi_pm *pm = calloc(1, sizeof(*pm));
 	const struct io_region regions[] = {

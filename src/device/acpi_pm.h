@@ -22,7 +22,8 @@
 struct acpi_pm;
 
 /* sci: level-triggered system control interrupt (active high at the irq_line). Freed by the VM's clean-up. */
-int acpi_pm_create(struct vm *vm, uint16_t iobase, struct irq_line sci, struct acpi_pm **out, struct error *err);
+int acpi_pm_create(struct vm *vm, uint16_t iobase, struct irq_line sci, struct acpi_pm **out,
+		   struct error *err);
 
 /* Press the power button. Any thread. */
 void acpi_pm_power_button(struct acpi_pm *pm);

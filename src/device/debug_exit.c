@@ -16,5 +16,7 @@ int debug_exit_create(struct vm *vm, uint16_t iobase, uint16_t iosize, struct er
 {
 	if (iosize < 1 || iosize > 4)
 		return error_set(err, 0, "isa-debug-exit: iosize %u is not 1 to 4", iosize);
-	return bus_add(&vm->pio, &(struct io_region){ "isa-debug-exit", iobase, iosize, &debug_exit_ops, vm }, err);
+	return bus_add(&vm->pio,
+		       &(struct io_region){ "isa-debug-exit", iobase, iosize, &debug_exit_ops, vm },
+		       err);
 }

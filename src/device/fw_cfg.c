@@ -48,7 +48,9 @@ struct fw_cfg {
 };
 
 static const struct state_field fw_fields[] = {
-	STATE_FIELD(struct fw_cfg, selector), STATE_FIELD(struct fw_cfg, offset), STATE_FIELD(struct fw_cfg, dma_address),
+	STATE_FIELD(struct fw_cfg, selector),
+	STATE_FIELD(struct fw_cfg, offset),
+	STATE_FIELD(struct fw_cfg, dma_address),
 	STATE_END,
 };
 static const struct state_table fw_table = { .name = "fw_cfg", .version = 1, .fields = fw_fields };
@@ -61,7 +63,9 @@ static const struct item *selected(const struct fw_cfg *fw)
 	if (key >= FW_CFG_KEYS)
 		return &nothing;
 	if (!(fw->selector & ARCH_LOCAL) && key >= FW_CFG_FILE_FIRST)
-		return key - FW_CFG_FILE_FIRST < fw->file_count ? &fw->files[key - FW_CFG_FILE_FIRST].item : &nothing;
+		return key - FW_CFG_FILE_FIRST < fw->file_count ?
+			       &fw->files[key - FW_CFG_FILE_FIRST].item :
+			       &nothing;
 	return &fw->items[fw->selector & ARCH_LOCAL ? 1 : 0][key];
 }
 
@@ -81,7 +85,8 @@ static int set_item(struct item *item, const void *data, size_t len, struct erro
 	return 0;
 }
 
-int fw_cfg_add_bytes(struct fw_cfg *fw, uint16_t key, const void *data, size_t len, struct error *err)
+int fw_cfg_add_bytes(struct fw_cfg *fw, uint16_t key, const void *data, size_t len,
+		     struct error *err)
 {
 	unsigned number = key & (WRITE_CHANNEL - 1);
 
@@ -137,18 +142,22 @@ static int build_directory(struct fw_cfg *fw, struct error *err)
 	return set_item(&fw->items[0][FW_CFG_FILE_DIR], data, len, err);
 }
 
-int fw_cfg_add_file(struct fw_cfg *fw, const char *name, const void *data, size_t len, struct error *err)
+int fw_cfg_add_file(struct fw_cfg *fw, const char *name, const void *data, size_t len,
+		    struct error *err)
 {
 	unsigned at = 0;
 
 	if (strlen(name) >= NAME_SIZE)
-		return error_set(err, EINVAL, "fw_cfg file name '%s' is longer than %d characters", name, NAME_SIZE - 1);
+		return error_set(err, EINVAL, "fw_cfg file name '%s' is longer than %d characters",
+				 name, NAME_SIZE - 1);
 	while (at < fw->file_count && strcmp(fw->files[at].name, name) < 0)
 		at++;
 	if (at == fw->file_count || strcmp(fw->files[at].name, name) != 0) {
 		if (fw->file_count == FILE_MAX)
-			return error_set(err, ENOSPC, "fw_cfg file '%s': there are %d already", name, FILE_MAX);
-		memmove(&fw->files[at + 1], &fw->files[at], (fw->file_count - at) * sizeof(fw->files[0]));
+			return error_set(err, ENOSPC, "fw_cfg file '%s': there are %d already",
+					 name, FILE_MAX);
+		memmove(&fw->files[at + 1], &fw->files[at],
+			(fw->file_count - at) * sizeof(fw->files[0]));
 		fw->file_count++;
 		fw->files[at] = (struct file){ 0 };
 		memcpy(fw->files[at].name, name, strlen(name));
@@ -277,7 +286,9 @@ static void dma_port_write(void *opaque, uint64_t offset, uint64_t value, unsign
 }
 
 static const struct io_ops port_ops = { .read = port_read, .write = port_write, .max_size = 2 };
-static const struct io_ops dma_ops = { .read = dma_port_read, .write = dma_port_write, .max_size = 4 };
+static const struct io_ops dma_ops = { .read = dma_port_read,
+				       .write = dma_port_write,
+				       .max_size = 4 };
 
 /* ---- life ---- */
 
@@ -321,7 +332,8 @@ int fw_cfg_create(struct vm *vm, struct fw_cfg **out, struct error *err)
 	    fw_cfg_add_u64(fw, FW_CFG_RAM_SIZE, vm->memory.ram_size, err) ||
 	    fw_cfg_add_u16(fw, FW_CFG_NOGRAPHIC, 1, err) ||
 	    fw_cfg_add_u16(fw, FW_CFG_NB_CPUS, (uint16_t)vm->vcpu_count, err) ||
-	    fw_cfg_add_u16(fw, FW_CFG_MAX_CPUS, (uint16_t)vm->vcpu_count, err) || build_directory(fw, err))
+	    fw_cfg_add_u16(fw, FW_CFG_MAX_CPUS, (uint16_t)vm->vcpu_count, err) ||
+	    build_directory(fw, err))
 		return -1;
 	if (bus_add(&vm->pio, &(struct io_region){ "fw_cfg", 0x510, 2, &port_ops, fw }, err) ||
 	    bus_add(&vm->pio, &(struct io_region){ "fw_cfg-dma", 0x514, 8, &dma_ops, fw }, err))

@@ -42,20 +42,24 @@ struct i8042 {
 
 #define KBC(member) STATE_FIELD(struct i8042, member)
 static const struct state_field kbc_fields[] = {
-	KBC(status), KBC(config), KBC(output_port), KBC(data), KBC(argument), STATE_ARRAY(struct i8042, ram), STATE_END,
+	KBC(status), KBC(config),   KBC(output_port),
+	KBC(data),   KBC(argument), STATE_ARRAY(struct i8042, ram),
+	STATE_END,
 };
 static const struct state_table kbc_table = { .name = "i8042", .version = 1, .fields = kbc_fields };
 
 static void update_irq(struct i8042 *kbc)
 {
 	/* Answers of the controller itself raise the keyboard's interrupt too; nothing here is the mouse's. */
-	irq_set(&kbc->irq1, (kbc->status & STATUS_OUTPUT_FULL) && (kbc->config & CONFIG_KEYBOARD_IRQ));
+	irq_set(&kbc->irq1,
+		(kbc->status & STATUS_OUTPUT_FULL) && (kbc->config & CONFIG_KEYBOARD_IRQ));
 }
 
 static void answer(struct i8042 *kbc, uint8_t data, uint8_t status)
 {
 	kbc->data = data;
-	kbc->status = (kbc->status & (uint8_t) ~(STATUS_AUX | STATUS_TIMEOUT)) | STATUS_OUTPUT_FULL | status;
+	kbc->status = (kbc->status & (uint8_t) ~(STATUS_AUX | STATUS_TIMEOUT)) |
+		      STATUS_OUTPUT_FULL | status;
 	update_irq(kbc);
 }
 
@@ -79,8 +83,8 @@ static enum after command(struct i8042 *kbc, uint8_t value)
 		answer(kbc, kbc->ram[value & 31], 0);
 		break;
 	case 0x60 ... 0x7f: /* write command byte, controller memory */
-	case 0xd1:	    /* write output port */
-	case 0xd2:	    /* write to the output buffers, as if from a device */
+	case 0xd1:          /* write output port */
+	case 0xd2:          /* write to the output buffers, as if from a device */
 	case 0xd3:
 	case 0xd4: /* write to the mouse */
 		kbc->argument = value;
@@ -135,7 +139,8 @@ static enum after data_byte(struct i8042 *kbc, uint8_t value)
 	switch (argument) {
 	case 0x60:
 		kbc->config = value;
-		kbc->status = value & CONFIG_SYSTEM ? kbc->status | STATUS_SYSTEM : kbc->status & (uint8_t)~STATUS_SYSTEM;
+		kbc->status = value & CONFIG_SYSTEM ? kbc->status | STATUS_SYSTEM :
+						      kbc->status & (uint8_t)~STATUS_SYSTEM;
 		update_irq(kbc);
 		break;
 	case 0x61 ... 0x7f:
@@ -229,15 +234,20 @@ static void port92_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 }
 
 static const struct io_ops data_ops = { .read = data_read, .write = data_write, .max_size = 1 };
-static const struct io_ops command_ops = { .read = status_read, .write = command_write, .max_size = 1 };
-static const struct io_ops port92_ops = { .read = port92_read, .write = port92_write, .max_size = 1 };
+static const struct io_ops command_ops = { .read = status_read,
+					   .write = command_write,
+					   .max_size = 1 };
+static const struct io_ops port92_ops = { .read = port92_read,
+					  .write = port92_write,
+					  .max_size = 1 };
 
 static void kbc_reset(void *opaque)
 {
 	struct i8042 *kbc = opaque;
 
 	pthread_mutex_lock(&kbc->lock);
-	kbc->status = STATUS_UNLOCKED | STATUS_SYSTEM; /* no firmware runs: as if its self-test had passed */
+	kbc->status = STATUS_UNLOCKED |
+		      STATUS_SYSTEM; /* no firmware runs: as if its self-test had passed */
 	kbc->config = CONFIG_SYSTEM | CONFIG_KEYBOARD_OFF | CONFIG_AUX_OFF;
 	kbc->output_port = OUTPUT_NOT_RESET | OUTPUT_A20;
 	kbc->data = kbc->argument = 0;
@@ -268,7 +278,8 @@ int i8042_create(struct vm *vm, struct irq_line irq1, struct i8042 **out, struct
 	vm_state_register(vm, &kbc_table, 0, kbc);
 	kbc_reset(kbc);
 	if (bus_add(&vm->pio, &(struct io_region){ "i8042-data", 0x60, 1, &data_ops, kbc }, err) ||
-	    bus_add(&vm->pio, &(struct io_region){ "i8042-command", 0x64, 1, &command_ops, kbc }, err) ||
+	    bus_add(&vm->pio, &(struct io_region){ "i8042-command", 0x64, 1, &command_ops, kbc },
+		    err) ||
 	    bus_add(&vm->pio, &(struct io_region){ "port92", 0x92, 1, &port92_ops, kbc }, err))
 		return -1;
 	if (out)

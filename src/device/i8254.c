@@ -17,17 +17,18 @@
 
 #define NS_PER_S 1000000000ull
 #define BACKLOG_MAX_NS 500000000ull
-#define GAP_MIN_NS 20000 /* between two edges: more would keep the event loop from everything else */
+#define GAP_MIN_NS                                                                                 \
+	20000 /* between two edges: more would keep the event loop from everything else */
 #define REFRESH_NS 15085 /* one DRAM refresh request: port 0x61 bit 4 toggles */
 
 enum access { ACCESS_LATCH, ACCESS_LOW, ACCESS_HIGH, ACCESS_BOTH };
 
 struct counter {
-	uint8_t mode; /* 0..5 */
+	uint8_t mode;   /* 0..5 */
 	uint8_t access; /* enum access */
 	bool bcd, gate;
-	bool loaded;     /* a count was written since the mode was set; !loaded is the status byte's null count */
-	bool triggered;  /* modes 1, 5: a gate edge has started the count */
+	bool loaded; /* a count was written since the mode was set; !loaded is the status byte's null count */
+	bool triggered;             /* modes 1, 5: a gate edge has started the count */
 	bool write_high, read_high; /* the next byte of a two-byte access is the high one */
 	uint8_t write_low;
 	bool count_latched, status_latched;
@@ -54,10 +55,25 @@ struct i8254 {
 
 #define COUNTER(member) STATE_FIELD(struct counter, member)
 static const struct state_field counter_fields[] = {
-	COUNTER(mode), COUNTER(access), COUNTER(bcd), COUNTER(gate), COUNTER(loaded), COUNTER(triggered), COUNTER(write_high),
-	COUNTER(read_high), COUNTER(write_low), COUNTER(count_latched), COUNTER(status_latched), COUNTER(latched_count),
-	COUNTER(latched_status), COUNTER(count), COUNTER(next_count), COUNTER(next_at), COUNTER(start),
-	COUNTER(held_ticks), STATE_END,
+	COUNTER(mode),
+	COUNTER(access),
+	COUNTER(bcd),
+	COUNTER(gate),
+	COUNTER(loaded),
+	COUNTER(triggered),
+	COUNTER(write_high),
+	COUNTER(read_high),
+	COUNTER(write_low),
+	COUNTER(count_latched),
+	COUNTER(status_latched),
+	COUNTER(latched_count),
+	COUNTER(latched_status),
+	COUNTER(count),
+	COUNTER(next_count),
+	COUNTER(next_at),
+	COUNTER(start),
+	COUNTER(held_ticks),
+	STATE_END,
 };
 
 static const struct state_field pit_fields[] = {
@@ -77,14 +93,18 @@ static int pit_after_load(void *object, struct error *err)
 	for (unsigned i = 0; i < 3; i++) {
 		const struct counter *c = &pit->counters[i];
 
-		if (c->mode > 5 || c->access > ACCESS_BOTH || !c->count || c->count > 65536 || c->next_count > 65536)
+		if (c->mode > 5 || c->access > ACCESS_BOTH || !c->count || c->count > 65536 ||
+		    c->next_count > 65536)
 			return error_set(err, 0, "8254: counter %u holds impossible values", i);
 	}
 	return 0;
 }
 
 static const struct state_table pit_table = {
-	.name = "i8254", .version = 1, .fields = pit_fields, .after_load = pit_after_load,
+	.name = "i8254",
+	.version = 1,
+	.fields = pit_fields,
+	.after_load = pit_after_load,
 };
 
 /* ---- time ---- */
@@ -171,7 +191,8 @@ static uint16_t current_count(const struct counter *c, uint64_t now)
 	else if (c->mode == 2)
 		value = c->count - d % c->count;
 	else if (c->mode == 3)
-		value = (c->count & ~1u) - 2 * (d % c->count % ((c->count + 1) / 2)); /* by twos, twice a period */
+		value = (c->count & ~1u) -
+			2 * (d % c->count % ((c->count + 1) / 2)); /* by twos, twice a period */
 	else
 		value = c->count + modulus - d % modulus;
 	value %= modulus;
@@ -191,7 +212,10 @@ static void set_irq(struct i8254 *pit, bool level)
 /* The first edge of a periodic counter after the one delivered last, unless that is too long ago. */
 static uint64_t next_periodic_edge(const struct counter *c, uint64_t last_edge, uint64_t now)
 {
-	uint64_t from = now > BACKLOG_MAX_NS && last_edge < now - BACKLOG_MAX_NS ? now - BACKLOG_MAX_NS : last_edge, edge;
+	uint64_t from = now > BACKLOG_MAX_NS && last_edge < now - BACKLOG_MAX_NS ?
+				now - BACKLOG_MAX_NS :
+				last_edge,
+		 edge;
 
 	if (from < c->start)
 		return c->start; /* where a new count took over */
@@ -274,7 +298,8 @@ static void load(struct i8254 *pit, unsigned n, uint16_t raw, uint64_t now)
 		c->next_at = c->start + ticks_to_ns((d / c->count + 1) * c->count);
 	} else if (hardware_triggered(c) && c->triggered) {
 		c->next_count = 0;
-		c->count = count; /* strictly: from the next trigger on; the running pulse is not worth a copy */
+		c->count =
+			count; /* strictly: from the next trigger on; the running pulse is not worth a copy */
 	} else {
 		c->count = count;
 		c->next_count = 0;
@@ -305,7 +330,8 @@ static void write_counter(struct i8254 *pit, unsigned n, uint8_t value, uint64_t
 		} else {
 			c->write_high = true;
 			c->write_low = value;
-			if (c->mode == 0 && c->loaded) { /* the first byte stops the count, output low */
+			if (c->mode == 0 &&
+			    c->loaded) { /* the first byte stops the count, output low */
 				c->loaded = false;
 				counter_changed(pit, n, now);
 			}
@@ -325,8 +351,9 @@ static void latch_count(struct counter *c, uint64_t now)
 static void latch_status(struct counter *c, uint64_t now)
 {
 	if (!c->status_latched) {
-		c->latched_status = (uint8_t)(output(c, now) << 7 | (!c->loaded || c->next_count) << 6 | c->access << 4 |
-					      c->mode << 1 | c->bcd);
+		c->latched_status =
+			(uint8_t)(output(c, now) << 7 | (!c->loaded || c->next_count) << 6 |
+				  c->access << 4 | c->mode << 1 | c->bcd);
 		c->status_latched = true;
 	}
 }
@@ -448,7 +475,8 @@ static uint64_t port61_read(void *opaque, uint64_t offset, unsigned size)
 	pthread_mutex_lock(&pit->lock);
 	now = vm_clock_ns(pit->vm);
 	settle(&pit->counters[2], now);
-	value = (uint8_t)(pit->port61 | (now / REFRESH_NS & 1) << 4 | output(&pit->counters[2], now) << 5);
+	value = (uint8_t)(pit->port61 | (now / REFRESH_NS & 1) << 4 |
+			  output(&pit->counters[2], now) << 5);
 	pthread_mutex_unlock(&pit->lock);
 	return value;
 }
@@ -468,7 +496,9 @@ static void port61_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 }
 
 static const struct io_ops pit_ops = { .read = pit_read, .write = pit_write, .max_size = 1 };
-static const struct io_ops port61_ops = { .read = port61_read, .write = port61_write, .max_size = 1 };
+static const struct io_ops port61_ops = { .read = port61_read,
+					  .write = port61_write,
+					  .max_size = 1 };
 
 /* ---- life ---- */
 
@@ -479,7 +509,9 @@ static void pit_reset(void *opaque)
 	pthread_mutex_lock(&pit->lock);
 	vm_timer_cancel(&pit->timer);
 	for (unsigned i = 0; i < 3; i++)
-		pit->counters[i] = (struct counter){ .mode = 3, .access = ACCESS_BOTH, .gate = i != 2, .count = 65536 };
+		pit->counters[i] = (struct counter){
+			.mode = 3, .access = ACCESS_BOTH, .gate = i != 2, .count = 65536
+		};
 	pit->port61 = 0;
 	set_irq(pit, false);
 	pthread_mutex_unlock(&pit->lock);

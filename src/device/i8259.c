@@ -38,9 +38,23 @@ struct i8259 {
 
 #define CHIP(member) STATE_FIELD(struct chip, member)
 static const struct state_field chip_fields[] = {
-	CHIP(irr), CHIP(isr), CHIP(imr), CHIP(lines), CHIP(elcr), CHIP(vector_base), CHIP(lowest), CHIP(step),
-	CHIP(single), CHIP(icw4), CHIP(auto_eoi), CHIP(rotate_auto_eoi), CHIP(special_nested),
-	CHIP(special_mask), CHIP(poll), CHIP(read_isr), STATE_END,
+	CHIP(irr),
+	CHIP(isr),
+	CHIP(imr),
+	CHIP(lines),
+	CHIP(elcr),
+	CHIP(vector_base),
+	CHIP(lowest),
+	CHIP(step),
+	CHIP(single),
+	CHIP(icw4),
+	CHIP(auto_eoi),
+	CHIP(rotate_auto_eoi),
+	CHIP(special_nested),
+	CHIP(special_mask),
+	CHIP(poll),
+	CHIP(read_isr),
+	STATE_END,
 };
 
 static const struct state_field pic_fields[] = {
@@ -353,7 +367,9 @@ static void write_elcr(void *opaque, uint64_t offset, uint64_t value, unsigned s
 	pthread_mutex_unlock(&pic->lock);
 }
 
-static const struct io_ops master_ops = { .read = read_master, .write = write_master, .max_size = 1 };
+static const struct io_ops master_ops = { .read = read_master,
+					  .write = write_master,
+					  .max_size = 1 };
 static const struct io_ops slave_ops = { .read = read_slave, .write = write_slave, .max_size = 1 };
 static const struct io_ops elcr_ops = { .read = read_elcr, .write = write_elcr, .max_size = 1 };
 
@@ -391,8 +407,10 @@ int i8259_create(struct vm *vm, struct i8259 **out, struct error *err)
 	vm_add_reset(vm, pic_reset, pic);
 	vm_state_register(vm, &pic_table, 0, pic);
 	pic_reset(pic);
-	if (bus_add(&vm->pio, &(struct io_region){ "i8259-master", 0x20, 2, &master_ops, pic }, err) ||
-	    bus_add(&vm->pio, &(struct io_region){ "i8259-slave", 0xa0, 2, &slave_ops, pic }, err) ||
+	if (bus_add(&vm->pio, &(struct io_region){ "i8259-master", 0x20, 2, &master_ops, pic },
+		    err) ||
+	    bus_add(&vm->pio, &(struct io_region){ "i8259-slave", 0xa0, 2, &slave_ops, pic },
+		    err) ||
 	    bus_add(&vm->pio, &(struct io_region){ "i8259-elcr", 0x4d0, 2, &elcr_ops, pic }, err))
 		return -1;
 	*out = pic;

@@ -39,11 +39,14 @@ struct ioapic {
 };
 
 static const struct state_field ioapic_fields[] = {
-	STATE_FIELD(struct ioapic, id),	     STATE_FIELD(struct ioapic, select),   STATE_FIELD(struct ioapic, lines),
-	STATE_FIELD(struct ioapic, pending), STATE_ARRAY(struct ioapic, entries), STATE_END,
+	STATE_FIELD(struct ioapic, id),      STATE_FIELD(struct ioapic, select),
+	STATE_FIELD(struct ioapic, lines),   STATE_FIELD(struct ioapic, pending),
+	STATE_ARRAY(struct ioapic, entries), STATE_END,
 };
 
-static const struct state_table ioapic_table = { .name = "ioapic", .version = 1, .fields = ioapic_fields };
+static const struct state_table ioapic_table = { .name = "ioapic",
+						 .version = 1,
+						 .fields = ioapic_fields };
 
 /* Send the message of pin n if it has a request and may. */
 static void service(struct ioapic *ioapic, unsigned n)
@@ -53,7 +56,8 @@ static void service(struct ioapic *ioapic, unsigned n)
 	struct apic_message message;
 	unsigned accepted;
 
-	if (!(ioapic->pending & BIT(n)) || (entry & ENTRY_MASKED) || (level && (entry & ENTRY_REMOTE_IRR)))
+	if (!(ioapic->pending & BIT(n)) || (entry & ENTRY_MASKED) ||
+	    (level && (entry & ENTRY_REMOTE_IRR)))
 		return;
 	message = (struct apic_message){
 		.destination = (uint32_t)(entry >> ENTRY_DESTINATION_SHIFT),
@@ -70,8 +74,8 @@ static void service(struct ioapic *ioapic, unsigned n)
 	accepted = apic_bus_deliver(ioapic->bus, &message);
 	if (level && !accepted)
 		ioapic->entries[n] &= ~ENTRY_REMOTE_IRR;
-	trace(TRACE_IRQ, "ioapic: pin %u vector 0x%02x to 0x%x: %u accepted", n, message.vector, message.destination,
-	      accepted);
+	trace(TRACE_IRQ, "ioapic: pin %u vector 0x%02x to 0x%x: %u accepted", n, message.vector,
+	      message.destination, accepted);
 }
 
 void ioapic_set_irq(void *opaque, unsigned n, bool level)
@@ -109,7 +113,8 @@ static void end_of_interrupt(void *opaque, uint8_t vector)
 	for (unsigned n = 0; n < IOAPIC_PINS; n++) {
 		uint64_t entry = ioapic->entries[n];
 
-		if ((entry & (ENTRY_LEVEL | ENTRY_REMOTE_IRR)) != (ENTRY_LEVEL | ENTRY_REMOTE_IRR) ||
+		if ((entry & (ENTRY_LEVEL | ENTRY_REMOTE_IRR)) !=
+			    (ENTRY_LEVEL | ENTRY_REMOTE_IRR) ||
 		    (entry & ENTRY_VECTOR) != vector)
 			continue;
 		ioapic->entries[n] &= ~ENTRY_REMOTE_IRR;
@@ -142,7 +147,8 @@ static void write_entry(struct ioapic *ioapic, unsigned n, bool high, uint32_t v
 {
 	uint64_t old = ioapic->entries[n], entry;
 
-	entry = high ? (old & 0xffffffffull) | (uint64_t)value << 32 : (old & ~0xffffffffull) | value;
+	entry = high ? (old & 0xffffffffull) | (uint64_t)value << 32 :
+		       (old & ~0xffffffffull) | value;
 	entry = (entry & ENTRY_WRITABLE) | (old & ENTRY_REMOTE_IRR);
 	if (!(entry & ENTRY_LEVEL)) {
 		entry &= ~ENTRY_REMOTE_IRR;
@@ -197,7 +203,9 @@ static void ioapic_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 	pthread_mutex_unlock(&ioapic->lock);
 }
 
-static const struct io_ops ioapic_ops = { .read = ioapic_read, .write = ioapic_write, .min_size = 4, .max_size = 4 };
+static const struct io_ops ioapic_ops = {
+	.read = ioapic_read, .write = ioapic_write, .min_size = 4, .max_size = 4
+};
 
 /* ---- life ---- */
 
@@ -222,7 +230,8 @@ static void ioapic_destroy(void *opaque)
 	free(ioapic);
 }
 
-int ioapic_create(struct vm *vm, struct apic_bus *bus, uint64_t base, uint8_t id, struct ioapic **out, struct error *err)
+int ioapic_create(struct vm *vm, struct apic_bus *bus, uint64_t base, uint8_t id,
+		  struct ioapic **out, struct error *err)
 {
 	struct ioapic *ioapic = calloc(1, sizeof(*ioapic));
 
@@ -236,7 +245,8 @@ int ioapic_create(struct vm *vm, struct apic_bus *bus, uint64_t base, uint8_t id
 	vm_state_register(vm, &ioapic_table, 0, ioapic);
 	ioapic_reset(ioapic);
 	apic_bus_add_eoi_listener(bus, end_of_interrupt, ioapic);
-	if (bus_add(&vm->mmio, &(struct io_region){ "ioapic", base, 0x1000, &ioapic_ops, ioapic }, err))
+	if (bus_add(&vm->mmio, &(struct io_region){ "ioapic", base, 0x1000, &ioapic_ops, ioapic },
+		    err))
 		return -1;
 	*out = ioapic;
 	return 0;

@@ -16,7 +16,8 @@
 struct ioapic;
 
 /* Create at base with the given APIC id; registers itself with the bus for EOI broadcasts. Freed by the VM's clean-up. */
-int ioapic_create(struct vm *vm, struct apic_bus *bus, uint64_t base, uint8_t id, struct ioapic **out, struct error *err);
+int ioapic_create(struct vm *vm, struct apic_bus *bus, uint64_t base, uint8_t id,
+		  struct ioapic **out, struct error *err);
 
 /* Inputs 0..23. ioapic_set_irq is the irq_handler. Any thread. */
 struct irq_line ioapic_input(struct ioapic *ioapic, unsigned n);

@@ -61,7 +61,8 @@ bool lapic_post(struct lapic *a, uint8_t vector, bool level)
 		atomic_fetch_and(&a->tmr[word], ~bit);
 	if (!(atomic_fetch_or(&a->irr[word], bit) & bit))
 		vcpu_interrupt(a->vcpu);
-	trace(TRACE_IRQ, "cpu %u: posted vector 0x%02x%s", a->vcpu->index, vector, level ? " (level)" : "");
+	trace(TRACE_IRQ, "cpu %u: posted vector 0x%02x%s", a->vcpu->index, vector,
+	      level ? " (level)" : "");
 	return true;
 }
 
@@ -90,7 +91,8 @@ void lapic_post_local(struct lapic *a, enum lapic_lvt entry)
 void lapic_error(struct lapic *a, uint32_t bits)
 {
 	atomic_fetch_or(&a->esr_pending, bits);
-	if ((atomic_load(&a->lvt[LVT_ERROR]) & 0xff) >= 16) /* else the error interrupt is itself one */
+	if ((atomic_load(&a->lvt[LVT_ERROR]) & 0xff) >=
+	    16) /* else the error interrupt is itself one */
 		lapic_post_local(a, LVT_ERROR);
 }
 
@@ -148,7 +150,8 @@ void apic_bus_nmi(struct apic_bus *bus)
 			lapic_post_local(&bus->lapics[i], LVT_LINT1);
 }
 
-void apic_bus_add_eoi_listener(struct apic_bus *bus, void (*function)(void *opaque, uint8_t vector), void *opaque)
+void apic_bus_add_eoi_listener(struct apic_bus *bus, void (*function)(void *opaque, uint8_t vector),
+			       void *opaque)
 {
 	if (bus->listener_count == EOI_LISTENER_MAX)
 		return;
@@ -221,7 +224,8 @@ void lapic_sync_pv_eoi(struct lapic *a)
 static void arm_pv_eoi(struct lapic *a, int vector)
 {
 	if (!a->pv_eoi_flag || highest_irr(a) >= 0 ||
-	    (atomic_load_explicit(&a->tmr[vector >> 5], memory_order_relaxed) & BIT((unsigned)vector & 31)))
+	    (atomic_load_explicit(&a->tmr[vector >> 5], memory_order_relaxed) &
+	     BIT((unsigned)vector & 31)))
 		return;
 	__atomic_fetch_or(a->pv_eoi_flag, 1, __ATOMIC_SEQ_CST);
 	a->pv_eoi_armed = true;
@@ -290,7 +294,8 @@ static void op_init(void *apic, bool reset)
 	struct lapic *a = apic;
 
 	if (reset)
-		atomic_store(&a->base, LAPIC_DEFAULT_BASE | BASE_ENABLE | (a->vcpu->index == 0 ? BASE_BSP : 0));
+		atomic_store(&a->base, LAPIC_DEFAULT_BASE | BASE_ENABLE |
+					       (a->vcpu->index == 0 ? BASE_BSP : 0));
 	lapic_reset_registers(a);
 	lapic_update(a);
 }
@@ -352,10 +357,27 @@ uint64_t lapic_pv_eoi_read_msr(struct vcpu *vcpu)
 #define LAPIC(member) STATE_FIELD(struct lapic, member)
 #define LAPIC_ARRAY(member) STATE_ARRAY(struct lapic, member)
 static const struct state_field lapic_fields[] = {
-	LAPIC_ARRAY(irr), LAPIC_ARRAY(tmr), LAPIC_ARRAY(isr), LAPIC(extint_message), LAPIC(esr_pending), LAPIC(esr),
-	LAPIC(base), LAPIC(ldr), LAPIC(dfr), LAPIC(svr), LAPIC_ARRAY(lvt), LAPIC(tpr), LAPIC(icr),
-	STATE_TIMER_FIELD(struct lapic, timer), LAPIC(timer_initial), LAPIC(timer_divide), LAPIC(timer_start),
-	LAPIC(timer_period), LAPIC(tsc_deadline), LAPIC(pv_eoi_msr), STATE_END,
+	LAPIC_ARRAY(irr),
+	LAPIC_ARRAY(tmr),
+	LAPIC_ARRAY(isr),
+	LAPIC(extint_message),
+	LAPIC(esr_pending),
+	LAPIC(esr),
+	LAPIC(base),
+	LAPIC(ldr),
+	LAPIC(dfr),
+	LAPIC(svr),
+	LAPIC_ARRAY(lvt),
+	LAPIC(tpr),
+	LAPIC(icr),
+	STATE_TIMER_FIELD(struct lapic, timer),
+	LAPIC(timer_initial),
+	LAPIC(timer_divide),
+	LAPIC(timer_start),
+	LAPIC(timer_period),
+	LAPIC(tsc_deadline),
+	LAPIC(pv_eoi_msr),
+	STATE_END,
 };
 
 static void before_save(void *object)
@@ -369,21 +391,28 @@ static int after_load(void *object, struct error *err)
 	uint64_t base = a->base, pv_eoi = a->pv_eoi_msr;
 
 	if ((base & (BASE_ENABLE | BASE_X2APIC)) == BASE_X2APIC)
-		return error_set(err, EINVAL, "APIC of CPU %u: impossible base 0x%llx", a->vcpu->index,
-				 (unsigned long long)base);
+		return error_set(err, EINVAL, "APIC of CPU %u: impossible base 0x%llx",
+				 a->vcpu->index, (unsigned long long)base);
 	a->isr_top = highest_isr(a);
 	a->pv_eoi_armed = false;
 	if (lapic_pv_eoi_write_msr(a->vcpu, pv_eoi))
-		return error_set(err, EINVAL, "APIC of CPU %u: impossible PV EOI area", a->vcpu->index);
+		return error_set(err, EINVAL, "APIC of CPU %u: impossible PV EOI area",
+				 a->vcpu->index);
 	return 0;
 }
 
 static const struct state_table lapic_table = {
-	.name = "lapic", .version = 1, .fields = lapic_fields, .before_save = before_save, .after_load = after_load,
+	.name = "lapic",
+	.version = 1,
+	.fields = lapic_fields,
+	.before_save = before_save,
+	.after_load = after_load,
 };
 
 static const struct state_field bus_fields[] = { STATE_FIELD(struct apic_bus, extint), STATE_END };
-static const struct state_table bus_table = { .name = "apic-bus", .version = 1, .fields = bus_fields };
+static const struct state_table bus_table = { .name = "apic-bus",
+					      .version = 1,
+					      .fields = bus_fields };
 
 /* ---- life ---- */
 
@@ -442,7 +471,9 @@ int apic_bus_create(struct vm *vm, struct apic_bus **out, struct error *err)
 	vm_add_reset(vm, bus_reset, bus);
 	vm_add_cleanup(vm, bus_destroy, bus);
 	apic_bus_accept_msis(bus);
-	if (bus_add(&vm->mmio, &(struct io_region){ "lapic", LAPIC_DEFAULT_BASE, 0x1000, &lapic_mmio_ops, bus },
+	if (bus_add(&vm->mmio,
+		    &(struct io_region){ "lapic", LAPIC_DEFAULT_BASE, 0x1000, &lapic_mmio_ops,
+					 bus },
 		    err))
 		return -1;
 	*out = bus;

@@ -21,7 +21,14 @@ struct lapic;
 
 /* Delivery modes of ICR, LVT, MSI and redirection entries (SDM vol. 3, 11.5.1). */
 enum apic_delivery {
-	APIC_FIXED, APIC_LOWEST, APIC_SMI, APIC_RESERVED, APIC_NMI, APIC_INIT, APIC_STARTUP, APIC_EXTINT,
+	APIC_FIXED,
+	APIC_LOWEST,
+	APIC_SMI,
+	APIC_RESERVED,
+	APIC_NMI,
+	APIC_INIT,
+	APIC_STARTUP,
+	APIC_EXTINT,
 };
 
 /* An interrupt message. */
@@ -49,12 +56,14 @@ void apic_bus_connect_pic(struct apic_bus *bus, int (*acknowledge)(void *opaque)
 void apic_bus_nmi(struct apic_bus *bus);
 
 /* Call function(opaque, vector) when a level-triggered interrupt ends (EOI broadcast). Before vm_start. */
-void apic_bus_add_eoi_listener(struct apic_bus *bus, void (*function)(void *opaque, uint8_t vector), void *opaque);
+void apic_bus_add_eoi_listener(struct apic_bus *bus, void (*function)(void *opaque, uint8_t vector),
+			       void *opaque);
 
 /* KVM PV interface (Linux Documentation/virt/kvm/x86/{hypercalls,msr}.rst). On the vCPU's own thread.
  * KVM_HC_SEND_IPI: fixed or NMI IPI `icr` (ICR low word) to the CPUs whose APIC id - min is set in the bitmap.
  * Returns the number of CPUs reached, or a negative KVM error number. */
-long lapic_pv_send_ipi(struct vm *vm, uint64_t ipi_bitmap_low, uint64_t ipi_bitmap_high, uint32_t min, uint64_t icr);
+long lapic_pv_send_ipi(struct vm *vm, uint64_t ipi_bitmap_low, uint64_t ipi_bitmap_high,
+		       uint32_t min, uint64_t icr);
 /* MSR_KVM_PV_EOI_EN (0x4b564d04): bit 0 enables, bits 63:2 the address of a 4-byte area. 0, or -1: #GP. */
 int lapic_pv_eoi_write_msr(struct vcpu *vcpu, uint64_t value);
 uint64_t lapic_pv_eoi_read_msr(struct vcpu *vcpu);

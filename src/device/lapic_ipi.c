@@ -36,7 +36,8 @@ static bool matches_logical(const struct lapic *a, uint32_t destination)
 		return false;
 	if (atomic_load_explicit(&a->dfr, memory_order_relaxed) >> 28 == 0xf) /* flat model */
 		return ldr & destination;
-	return ((destination >> 4) == 0xf || ldr >> 4 == destination >> 4) && (ldr & destination & 0xf); /* clusters */
+	return ((destination >> 4) == 0xf || ldr >> 4 == destination >> 4) &&
+	       (ldr & destination & 0xf); /* clusters */
 }
 
 static bool matches(const struct lapic *a, const struct apic_message *m)
@@ -119,7 +120,8 @@ unsigned apic_bus_deliver(struct apic_bus *bus, const struct apic_message *m)
 	uint64_t mask = 0;
 
 	/* The common case: one CPU by its id, which is its index. */
-	if (!m->logical && m->destination < bus->count && apic_id(&bus->lapics[m->destination]) == m->destination) {
+	if (!m->logical && m->destination < bus->count &&
+	    apic_id(&bus->lapics[m->destination]) == m->destination) {
 		if (matches(&bus->lapics[m->destination], m))
 			return deliver_to(bus, m, BIT64(m->destination));
 		return 0;
@@ -133,7 +135,8 @@ unsigned apic_bus_deliver(struct apic_bus *bus, const struct apic_message *m)
 bool lapic_send_icr(struct lapic *a, uint64_t icr)
 {
 	struct apic_bus *bus = a->bus;
-	uint64_t all = bus->count == 64 ? UINT64_MAX : BIT64(bus->count) - 1, self = BIT64(a->vcpu->index);
+	uint64_t all = bus->count == 64 ? UINT64_MAX : BIT64(bus->count) - 1,
+		 self = BIT64(a->vcpu->index);
 	struct apic_message m = {
 		.x2apic = lapic_x2apic(a),
 		.logical = icr & 0x800,
@@ -145,7 +148,8 @@ bool lapic_send_icr(struct lapic *a, uint64_t icr)
 
 	m.destination = m.x2apic ? (uint32_t)(icr >> 32) : (uint32_t)(icr >> 56);
 	trace(TRACE_IRQ, "cpu %u: IPI %s=0x%x shorthand=%u mode=%u vector=0x%02x", a->vcpu->index,
-	      m.logical ? "logical" : "physical", m.destination, (unsigned)(icr >> 18 & 3), m.delivery, m.vector);
+	      m.logical ? "logical" : "physical", m.destination, (unsigned)(icr >> 18 & 3),
+	      m.delivery, m.vector);
 	if (m.delivery == APIC_RESERVED || m.delivery == APIC_EXTINT)
 		return false;
 	if ((m.delivery == APIC_FIXED || m.delivery == APIC_LOWEST) && m.vector < 16)
@@ -194,11 +198,15 @@ void apic_bus_accept_msis(struct apic_bus *bus)
 	bus->vm->msi_handler = msi;
 }
 
-long lapic_pv_send_ipi(struct vm *vm, uint64_t ipi_bitmap_low, uint64_t ipi_bitmap_high, uint32_t min, uint64_t icr)
+long lapic_pv_send_ipi(struct vm *vm, uint64_t ipi_bitmap_low, uint64_t ipi_bitmap_high,
+		       uint32_t min, uint64_t icr)
 {
 	struct lapic *self = vm->vcpus[0]->apic;
 	struct apic_bus *bus = self->bus;
-	struct apic_message m = { .x2apic = true, .assert_level = true, .delivery = icr >> 8 & 7, .vector = (uint8_t)icr };
+	struct apic_message m = { .x2apic = true,
+				  .assert_level = true,
+				  .delivery = icr >> 8 & 7,
+				  .vector = (uint8_t)icr };
 	const uint64_t words[2] = { ipi_bitmap_low, ipi_bitmap_high };
 	long reached = 0;
 

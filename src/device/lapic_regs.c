@@ -173,7 +173,8 @@ static struct lapic *accessed(uint64_t page)
 	struct vcpu *vcpu = vcpu_current();
 	struct lapic *a = vcpu ? vcpu->apic : NULL;
 
-	if (!a || !lapic_enabled(a) || lapic_x2apic(a) || (atomic_load(&a->base) & ~0xfffull) != page)
+	if (!a || !lapic_enabled(a) || lapic_x2apic(a) ||
+	    (atomic_load(&a->base) & ~0xfffull) != page)
 		return NULL;
 	return a;
 }
@@ -232,8 +233,12 @@ static void moved_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 	mmio_write(accessed(moved_page(opaque)), offset, value);
 }
 
-const struct io_ops lapic_mmio_ops = { .read = default_read, .write = default_write, .min_size = 4, .max_size = 4 };
-static const struct io_ops moved_ops = { .read = moved_read, .write = moved_write, .min_size = 4, .max_size = 4 };
+const struct io_ops lapic_mmio_ops = {
+	.read = default_read, .write = default_write, .min_size = 4, .max_size = 4
+};
+static const struct io_ops moved_ops = {
+	.read = moved_read, .write = moved_write, .min_size = 4, .max_size = 4
+};
 
 /* ---- x2APIC: MSRs 0x800-0x8ff ---- */
 
@@ -336,7 +341,8 @@ static void move_page(struct lapic *a, uint64_t from, uint64_t to)
 	if (from != LAPIC_DEFAULT_BASE)
 		bus_remove(mmio, from, a);
 	if (to != LAPIC_DEFAULT_BASE)
-		bus_add(mmio, &(struct io_region){ "lapic-moved", to, REGION_SIZE, &moved_ops, a }, NULL);
+		bus_add(mmio, &(struct io_region){ "lapic-moved", to, REGION_SIZE, &moved_ops, a },
+			NULL);
 }
 
 static int write_base(struct lapic *a, uint64_t value)
@@ -350,7 +356,8 @@ static int write_base(struct lapic *a, uint64_t value)
 		return -1;
 	if (mode == BASE_X2APIC)
 		return -1; /* x2APIC without the APIC */
-	if (mode != old_mode && ((old_mode & BASE_X2APIC) ? mode == BASE_ENABLE : !old_mode && (mode & BASE_X2APIC)))
+	if (mode != old_mode &&
+	    ((old_mode & BASE_X2APIC) ? mode == BASE_ENABLE : !old_mode && (mode & BASE_X2APIC)))
 		return -1; /* from x2APIC only to disabled, from disabled only to xAPIC (figure 11-27) */
 	value = (value & ~BASE_BSP) | (a->vcpu->index == 0 ? BASE_BSP : 0);
 	if (!(mode & BASE_ENABLE) && (old_mode & BASE_ENABLE))

@@ -66,10 +66,10 @@ struct lapic {
 	_Atomic uint32_t esr_pending; /* [post] */
 	uint32_t esr;
 
-	_Atomic uint64_t base; /* [route] IA32_APIC_BASE */
-	_Atomic uint32_t ldr, dfr, svr; /* [route] */
+	_Atomic uint64_t base;           /* [route] IA32_APIC_BASE */
+	_Atomic uint32_t ldr, dfr, svr;  /* [route] */
 	_Atomic uint32_t lvt[LVT_COUNT]; /* [route] */
-	_Atomic uint32_t tpr; /* [route] lowest priority */
+	_Atomic uint32_t tpr;            /* [route] lowest priority */
 	uint64_t icr;
 
 	/* Timer: its callback runs on the loop thread. */
@@ -116,6 +116,10 @@ static inline bool lapic_software_enabled(const struct lapic *a)
 {
 	return atomic_load_explicit(&a->svr, memory_order_relaxed) & SVR_ENABLE;
 }
+
+/* ---- lapic_engine.c: give our state to the engine's APIC, or take it from there; nothing where the APICs are ours ---- */
+void lapic_give(struct lapic *a);
+void lapic_take(struct lapic *a);
 
 /* ---- lapic.c ---- */
 /* Post a fixed interrupt: any thread. False if the APIC does not accept it. */

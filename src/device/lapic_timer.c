@@ -47,7 +47,8 @@ static void fired(void *opaque)
 			break;
 		/* Periods that were missed altogether are dropped. */
 		a->timer_start += (now - a->timer_start) / a->timer_period * a->timer_period;
-		vm_timer_arm(&a->timer, a->timer_start + MAX(a->timer_period, (uint64_t)PERIOD_MIN_NS));
+		vm_timer_arm(&a->timer,
+			     a->timer_start + MAX(a->timer_period, (uint64_t)PERIOD_MIN_NS));
 		break;
 	default:
 		post = a->timer_period != 0;
@@ -155,7 +156,8 @@ void lapic_timer_write_deadline(struct lapic *a, uint64_t tsc)
 		if (!tsc) {
 			vm_timer_cancel(&a->timer);
 		} else {
-			uint64_t at = vm_tsc_to_ns(vm, tsc - a->vcpu->tsc_delta), clock = vm_clock_ns(vm);
+			uint64_t at = vm_tsc_to_ns(vm, tsc - a->vcpu->tsc_delta),
+				 clock = vm_clock_ns(vm);
 
 			now = at <= clock;
 			if (now) {

@@ -22,8 +22,20 @@
 #define UIP_NS 244000 /* "update in progress" rises this long before the update */
 
 enum reg {
-	REG_SECONDS, REG_SECONDS_ALARM, REG_MINUTES, REG_MINUTES_ALARM, REG_HOURS, REG_HOURS_ALARM, REG_WEEKDAY, REG_DAY,
-	REG_MONTH, REG_YEAR, REG_A, REG_B, REG_C, REG_D,
+	REG_SECONDS,
+	REG_SECONDS_ALARM,
+	REG_MINUTES,
+	REG_MINUTES_ALARM,
+	REG_HOURS,
+	REG_HOURS_ALARM,
+	REG_WEEKDAY,
+	REG_DAY,
+	REG_MONTH,
+	REG_YEAR,
+	REG_A,
+	REG_B,
+	REG_C,
+	REG_D,
 	REG_CENTURY = 0x32,
 };
 
@@ -46,7 +58,7 @@ struct mc146818 {
 	struct vm *vm;
 	struct irq_line irq8;
 	struct vm_timer timer;
-	uint8_t index;    /* of port 0x70, with the NMI mask in bit 7 */
+	uint8_t index; /* of port 0x70, with the NMI mask in bit 7 */
 	uint8_t cmos[128]; /* the clock bytes are valid only while SET is on; alarms, A, B and C always */
 	int64_t offset_ns;  /* RTC time minus host UTC */
 	int64_t checked_ns; /* RTC time up to which register C's flags are worked out */
@@ -117,7 +129,9 @@ static void apply_clock(struct mc146818 *rtc)
 		.tm_hour = (int)decode_hour(rtc, rtc->cmos[REG_HOURS]),
 		.tm_mday = (int)decode(rtc, rtc->cmos[REG_DAY]),
 		.tm_mon = (int)decode(rtc, rtc->cmos[REG_MONTH]) - 1,
-		.tm_year = (int)(decode(rtc, rtc->cmos[REG_CENTURY]) * 100 + decode(rtc, rtc->cmos[REG_YEAR])) - 1900,
+		.tm_year = (int)(decode(rtc, rtc->cmos[REG_CENTURY]) * 100 +
+				 decode(rtc, rtc->cmos[REG_YEAR])) -
+			   1900,
 	};
 	int64_t set = (int64_t)timegm(&tm);
 
@@ -365,12 +379,15 @@ static int rtc_after_load(void *object, struct error *err)
 }
 
 static const struct state_field rtc_fields[] = {
-	STATE_FIELD(struct mc146818, index),	 STATE_ARRAY(struct mc146818, cmos),
-	STATE_FIELD(struct mc146818, offset_ns), STATE_FIELD(struct mc146818, checked_ns),
+	STATE_FIELD(struct mc146818, index),       STATE_ARRAY(struct mc146818, cmos),
+	STATE_FIELD(struct mc146818, offset_ns),   STATE_FIELD(struct mc146818, checked_ns),
 	STATE_TIMER_FIELD(struct mc146818, timer), STATE_END,
 };
 static const struct state_table rtc_table = {
-	.name = "mc146818", .version = 1, .fields = rtc_fields, .after_load = rtc_after_load,
+	.name = "mc146818",
+	.version = 1,
+	.fields = rtc_fields,
+	.after_load = rtc_after_load,
 };
 
 /* ---- life ---- */
@@ -405,13 +422,15 @@ static void set_cmos16(struct mc146818 *rtc, uint8_t index, uint64_t value)
 
 static void describe_memory(struct mc146818 *rtc)
 {
-	uint64_t size = rtc->vm->memory.ram_size, low = MIN(size, GUEST_RAM_LOW_MAX), high = size - low;
+	uint64_t size = rtc->vm->memory.ram_size, low = MIN(size, GUEST_RAM_LOW_MAX),
+		 high = size - low;
 
-	set_cmos16(rtc, 0x15, 640); /* base memory, KiB */
+	set_cmos16(rtc, 0x15, 640);                                     /* base memory, KiB */
 	set_cmos16(rtc, 0x17, low > MIB(1) ? (low - MIB(1)) >> 10 : 0); /* above 1 MiB, KiB */
 	set_cmos16(rtc, 0x30, low > MIB(1) ? (low - MIB(1)) >> 10 : 0);
-	set_cmos16(rtc, 0x34, low > MIB(16) ? (low - MIB(16)) >> 16 : 0); /* above 16 MiB, 64 KiB units */
-	for (unsigned i = 0; i < 3; i++) /* above 4 GiB, 64 KiB units */
+	set_cmos16(rtc, 0x34,
+		   low > MIB(16) ? (low - MIB(16)) >> 16 : 0); /* above 16 MiB, 64 KiB units */
+	for (unsigned i = 0; i < 3; i++)                       /* above 4 GiB, 64 KiB units */
 		rtc->cmos[0x5b + i] = (uint8_t)(high >> (16 + 8 * i));
 	rtc->cmos[0x14] = 0x04; /* equipment: no floppies, PS/2 pointing device */
 	rtc->cmos[0x5f] = (uint8_t)(rtc->vm->vcpu_count - 1);

@@ -25,11 +25,16 @@ struct pc_testdev {
 };
 
 static const struct state_field testdev_fields[] = {
-	STATE_ARRAY(struct pc_testdev, port), STATE_BUFFER(struct pc_testdev, iomem), STATE_END,
+	STATE_ARRAY(struct pc_testdev, port),
+	STATE_BUFFER(struct pc_testdev, iomem),
+	STATE_END,
 };
-static const struct state_table testdev_table = { .name = "pc-testdev", .version = 1, .fields = testdev_fields };
+static const struct state_table testdev_table = { .name = "pc-testdev",
+						  .version = 1,
+						  .fields = testdev_fields };
 
-static uint64_t read_bytes(struct pc_testdev *dev, const uint8_t *from, uint64_t room, unsigned size)
+static uint64_t read_bytes(struct pc_testdev *dev, const uint8_t *from, uint64_t room,
+			   unsigned size)
 {
 	uint64_t value = 0;
 
@@ -39,7 +44,8 @@ static uint64_t read_bytes(struct pc_testdev *dev, const uint8_t *from, uint64_t
 	return value;
 }
 
-static void write_bytes(struct pc_testdev *dev, uint8_t *to, uint64_t room, uint64_t value, unsigned size)
+static void write_bytes(struct pc_testdev *dev, uint8_t *to, uint64_t room, uint64_t value,
+			unsigned size)
 {
 	pthread_mutex_lock(&dev->lock);
 	memcpy(to, &value, MIN(room, size));
@@ -118,7 +124,8 @@ static void testdev_destroy(void *opaque)
 	free(dev);
 }
 
-int pc_testdev_create(struct vm *vm, const struct irq_line lines[PC_TESTDEV_LINES], struct error *err)
+int pc_testdev_create(struct vm *vm, const struct irq_line lines[PC_TESTDEV_LINES],
+		      struct error *err)
 {
 	struct pc_testdev *dev = calloc(1, sizeof(*dev));
 
@@ -130,11 +137,22 @@ int pc_testdev_create(struct vm *vm, const struct irq_line lines[PC_TESTDEV_LINE
 	vm_add_cleanup(vm, testdev_destroy, dev);
 	vm_add_reset(vm, testdev_reset, dev);
 	vm_state_register(vm, &testdev_table, 0, dev);
-	if (bus_add(&vm->pio, &(struct io_region){ "pc-testdev-ioport", 0xe0, 4, &port_ops, dev }, err) ||
-	    bus_add(&vm->pio, &(struct io_region){ "pc-testdev-flush-page", 0xe4, 4, &flush_ops, dev }, err) ||
-	    bus_add(&vm->pio, &(struct io_region){ "pc-testdev-ioport-byte", 0xe8, 4, &byte_ops, dev }, err) ||
-	    bus_add(&vm->pio, &(struct io_region){ "pc-testdev-irq-line", 0x2000, PC_TESTDEV_LINES, &line_ops, dev }, err) ||
-	    bus_add(&vm->mmio, &(struct io_region){ "pc-testdev-iomem", 0xff000000, IOMEM_SIZE, &iomem_ops, dev }, err))
+	if (bus_add(&vm->pio, &(struct io_region){ "pc-testdev-ioport", 0xe0, 4, &port_ops, dev },
+		    err) ||
+	    bus_add(&vm->pio,
+		    &(struct io_region){ "pc-testdev-flush-page", 0xe4, 4, &flush_ops, dev },
+		    err) ||
+	    bus_add(&vm->pio,
+		    &(struct io_region){ "pc-testdev-ioport-byte", 0xe8, 4, &byte_ops, dev },
+		    err) ||
+	    bus_add(&vm->pio,
+		    &(struct io_region){ "pc-testdev-irq-line", 0x2000, PC_TESTDEV_LINES, &line_ops,
+					 dev },
+		    err) ||
+	    bus_add(&vm->mmio,
+		    &(struct io_region){ "pc-testdev-iomem", 0xff000000, IOMEM_SIZE, &iomem_ops,
+					 dev },
+		    err))
 		return -1;
 	return 0;
 }

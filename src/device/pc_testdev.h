@@ -9,6 +9,7 @@
 #define PC_TESTDEV_LINES 24
 
 /* lines: the machine's 24 global system interrupts (copied). Freed by the VM's clean-up. */
-int pc_testdev_create(struct vm *vm, const struct irq_line lines[PC_TESTDEV_LINES], struct error *err);
+int pc_testdev_create(struct vm *vm, const struct irq_line lines[PC_TESTDEV_LINES],
+		      struct error *err);
 
 #endif

@@ -70,7 +70,7 @@ struct uart16550 {
 	bool transmit_pending; /* the THR-empty interrupt was caused and not yet seen */
 	bool timeout_pending;
 	bool irq_level; /* as last told to irq */
-	bool starved; /* the back end was told that there is no room */
+	bool starved;   /* the back end was told that there is no room */
 	struct vm_timer timeout, retry;
 
 	/* What was sent and not yet handed to the back end. flush_lock is taken before lock and held while writing. */
@@ -83,15 +83,27 @@ struct uart16550 {
 
 #define UART(member) STATE_FIELD(struct uart16550, member)
 static const struct state_field fifo_fields[] = {
-	STATE_ARRAY(struct fifo, data), STATE_FIELD(struct fifo, head), STATE_FIELD(struct fifo, count), STATE_END,
+	STATE_ARRAY(struct fifo, data),
+	STATE_FIELD(struct fifo, head),
+	STATE_FIELD(struct fifo, count),
+	STATE_END,
 };
 
 static const struct state_field uart_fields[] = {
-	UART(ier), UART(fcr), UART(lcr), UART(mcr), UART(lsr), UART(msr), UART(scratch),
+	UART(ier),
+	UART(fcr),
+	UART(lcr),
+	UART(mcr),
+	UART(lsr),
+	UART(msr),
+	UART(scratch),
 	STATE_ARRAY(struct uart16550, divisor),
 	STATE_SUBSTRUCT(struct uart16550, rx, fifo_fields),
 	STATE_SUBSTRUCT(struct uart16550, tx, fifo_fields),
-	UART(transmit_pending), UART(timeout_pending), UART(irq_level), UART(starved),
+	UART(transmit_pending),
+	UART(timeout_pending),
+	UART(irq_level),
+	UART(starved),
 	STATE_TIMER_FIELD(struct uart16550, timeout),
 	STATE_TIMER_FIELD(struct uart16550, retry),
 	STATE_END,
@@ -101,7 +113,8 @@ static int uart_after_load(void *object, struct error *err)
 {
 	const struct uart16550 *u = object;
 
-	if (u->rx.head >= FIFO_SIZE || u->rx.count > FIFO_SIZE || u->tx.head >= FIFO_SIZE || u->tx.count > FIFO_SIZE)
+	if (u->rx.head >= FIFO_SIZE || u->rx.count > FIFO_SIZE || u->tx.head >= FIFO_SIZE ||
+	    u->tx.count > FIFO_SIZE)
 		return error_set(err, EINVAL, "serial port: impossible FIFO state");
 	return 0;
 }
@@ -109,7 +122,11 @@ static int uart_after_load(void *object, struct error *err)
 static void flush(void *opaque);
 
 static const struct state_table uart_table = {
-	.name = "uart16550", .version = 1, .fields = uart_fields, .before_save = flush, .after_load = uart_after_load,
+	.name = "uart16550",
+	.version = 1,
+	.fields = uart_fields,
+	.before_save = flush,
+	.after_load = uart_after_load,
 };
 
 /* ---- FIFOs ---- */
@@ -213,7 +230,8 @@ static void push_received(struct uart16550 *u, uint8_t byte)
 	if (u->rx.count >= depth(u)) {
 		u->lsr |= LSR_OVERRUN;
 		if (!fifo_mode(u))
-			u->rx.data[u->rx.head] = byte; /* without FIFO the old one is lost, with it the new one */
+			u->rx.data[u->rx.head] =
+				byte; /* without FIFO the old one is lost, with it the new one */
 		return;
 	}
 	fifo_push(&u->rx, byte);
@@ -267,7 +285,8 @@ static void flush(void *opaque)
 	u->flush_armed = u->line_ended = false;
 	pthread_mutex_unlock(&u->lock);
 	done = n ? char_write(u->chr, u->flushing, n) : 0;
-	if (done < n) { /* not all taken: keep the rest, before what has come since, as far as there is room */
+	if (done <
+	    n) { /* not all taken: keep the rest, before what has come since, as far as there is room */
 		pthread_mutex_lock(&u->lock);
 		n = MIN(n - done, (size_t)(OUT_SIZE - u->out_count));
 		memmove(u->out + n, u->out, u->out_count);
@@ -369,8 +388,10 @@ static void update_modem(struct uart16550 *u)
 	uint8_t old = u->msr, lines = MSR_DCD | MSR_DSR | MSR_CTS, deltas;
 
 	if (u->mcr & MCR_LOOP)
-		lines = (uint8_t)((u->mcr & MCR_RTS ? MSR_CTS : 0) | (u->mcr & MCR_DTR ? MSR_DSR : 0) |
-				  (u->mcr & MCR_OUT1 ? MSR_RI : 0) | (u->mcr & MCR_OUT2 ? MSR_DCD : 0));
+		lines = (uint8_t)((u->mcr & MCR_RTS ? MSR_CTS : 0) |
+				  (u->mcr & MCR_DTR ? MSR_DSR : 0) |
+				  (u->mcr & MCR_OUT1 ? MSR_RI : 0) |
+				  (u->mcr & MCR_OUT2 ? MSR_DCD : 0));
 	deltas = (uint8_t)((old ^ lines) >> 4);
 	if (!(old & MSR_RI) || (lines & MSR_RI))
 		deltas &= (uint8_t)~0x04; /* only RI's trailing edge counts */
@@ -540,8 +561,8 @@ static void uart_destroy(void *opaque)
 	free(u);
 }
 
-int uart16550_create(struct vm *vm, unsigned instance, uint16_t iobase, struct irq_line irq, struct char_backend *chr,
-		     struct uart16550 **out, struct error *err)
+int uart16550_create(struct vm *vm, unsigned instance, uint16_t iobase, struct irq_line irq,
+		     struct char_backend *chr, struct uart16550 **out, struct error *err)
 {
 	struct uart16550 *u = calloc(1, sizeof(*u));
 

@@ -13,7 +13,7 @@ struct uart16550;
 
 /* instance: 0.. (the name its state is saved under); iobase: 0x3f8 (IRQ 4), 0x2f8 (IRQ 3), ...; chr may be NULL.
  * The backend stays the caller's and must outlive the VM. Freed by the VM's clean-up. */
-int uart16550_create(struct vm *vm, unsigned instance, uint16_t iobase, struct irq_line irq, struct char_backend *chr,
-		     struct uart16550 **out, struct error *err);
+int uart16550_create(struct vm *vm, unsigned instance, uint16_t iobase, struct irq_line irq,
+		     struct char_backend *chr, struct uart16550 **out, struct error *err);
 
 #endif

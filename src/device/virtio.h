@@ -73,7 +73,7 @@ struct virtqueue {
 	bool kicks_wanted;                      /* what the guest was told last */
 	uint8_t *descriptors, *driver, *device; /* host addresses of the three parts */
 	uint16_t unsignalled; /* used entries since the guest was last considered for an interrupt */
-	uint16_t in_flight; /* chains popped and not yet pushed */
+	uint16_t in_flight;   /* chains popped and not yet pushed */
 };
 
 /* A descriptor chain: the buffers the device reads (out), then those it writes (in). */

@@ -388,8 +388,15 @@ static int write_vectors(struct boot *boot, struct error *err)
 	static const uint8_t master[] = { 0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf };
 	static const uint8_t slave[] = { 0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf };
 	static const uint8_t reset[] = { 0xb0, 0xfe, 0xe6, 0x64, 0xf4 }; /* through the 8042 */
-	enum { SEGMENT = 0xf000, UNSUPPORTED = 0xff00, MEMORY_SIZE = 0xff10, MASTER = 0xff20,
-	       SLAVE = 0xff30, NOTHING = 0xff40, RESET = 0xfff0 };
+	enum {
+		SEGMENT = 0xf000,
+		UNSUPPORTED = 0xff00,
+		MEMORY_SIZE = 0xff10,
+		MASTER = 0xff20,
+		SLAVE = 0xff30,
+		NOTHING = 0xff40,
+		RESET = 0xfff0
+	};
 	uint8_t *vectors = guest_memory_host(boot->memory, 0, 0x400, true);
 	uint8_t *code = guest_memory_host(boot->memory, SEGMENT << 4, 0x10000, true);
 
@@ -402,11 +409,11 @@ static int write_vectors(struct boot *boot, struct error *err)
 	code[NOTHING] = 0xcf; /* iret */
 	memcpy(code + RESET, reset, sizeof(reset));
 	for (unsigned n = 0; n < 256; n++) {
-		uint16_t offset = n == 0x12			       ? MEMORY_SIZE :
-				  n >= 0x08 && n <= 0x0f	       ? MASTER :
-				  n >= 0x70 && n <= 0x77	       ? SLAVE :
+		uint16_t offset = n == 0x12                             ? MEMORY_SIZE :
+				  n >= 0x08 && n <= 0x0f                ? MASTER :
+				  n >= 0x70 && n <= 0x77                ? SLAVE :
 				  (n >= 0x10 && n <= 0x1a) || n == 0x2f ? UNSUPPORTED :
-									 NOTHING;
+									  NOTHING;
 
 		store_le16(vectors + n * 4, offset);
 		store_le16(vectors + n * 4 + 2, SEGMENT);

@@ -46,14 +46,14 @@ struct machine_device {
 };
 
 struct machine_config {
-	const char *board;  /* NULL: "microvm" */
-	const char *name;   /* NULL: the board generates one */
-	const char *engine; /* NULL: "auto" */
+	const char *board;          /* NULL: "microvm" */
+	const char *name;           /* NULL: the board generates one */
+	const char *engine;         /* NULL: "auto" */
 	const char *engine_options; /* the engine's own, or NULL; must live as long as the machine */
 	bool profile, perf_map;     /* see vm_config */
-	unsigned cpus;      /* 1 .. VM_VCPU_MAX */
-	uint64_t memory;    /* bytes, a multiple of 4 KiB */
-	const char *cpu;    /* NULL: "host"; "x86-64-v3,+aes,-avx": checked by the board's CPU model */
+	unsigned cpus;              /* 1 .. VM_VCPU_MAX */
+	uint64_t memory;            /* bytes, a multiple of 4 KiB */
+	const char *cpu; /* NULL: "host"; "x86-64-v3,+aes,-avx": checked by the board's CPU model */
 
 	const char *kernel; /* path */
 	const char *initrd; /* path or NULL */

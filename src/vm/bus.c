@@ -20,7 +20,7 @@
 
 struct cached_region {
 	const struct bus *bus;
-	uint32_t sequence; /* of the bus when this was filled; odd values are never stored */
+	uint32_t sequence;    /* of the bus when this was filled; odd values are never stored */
 	uint64_t first, last; /* the segment */
 	struct io_region region;
 };
@@ -36,7 +36,9 @@ void bus_init(struct bus *bus, const char *name, uint64_t limit)
 
 	/* Sequences of different buses start far apart: a bus may get the address of one that is gone, and threads'
 	 * caches know a bus by its address. */
-	*bus = (struct bus){ .name = name, .limit = limit, .sequence = atomic_fetch_add(&generation, 0x10000) };
+	*bus = (struct bus){ .name = name,
+			     .limit = limit,
+			     .sequence = atomic_fetch_add(&generation, 0x10000) };
 	bus->sequence = __atomic_add_fetch(&next_sequence, 1u << 20, __ATOMIC_RELAXED);
 	pthread_mutex_init(&bus->lock, NULL);
 }
@@ -76,10 +78,13 @@ static void rebuild_segments(struct bus *bus)
 		for (unsigned i = bus->count; i-- > 0;) {
 			if (first - bus->regions[i].base >= bus->regions[i].size)
 				continue;
-			if (n && bus->segments[n - 1].region == i && bus->segments[n - 1].last == first - 1)
+			if (n && bus->segments[n - 1].region == i &&
+			    bus->segments[n - 1].last == first - 1)
 				bus->segments[n - 1].last = last;
 			else
-				bus->segments[n++] = (struct bus_segment){ .base = first, .last = last, .region = i };
+				bus->segments[n++] = (struct bus_segment){ .base = first,
+									   .last = last,
+									   .region = i };
 			break;
 		}
 	}
@@ -101,15 +106,18 @@ static void end_write(struct bus *bus)
 
 int bus_add(struct bus *bus, const struct io_region *region, struct error *err)
 {
-	if (!region->size || region->base > bus->limit || region->size - 1 > bus->limit - region->base)
-		return error_set(err, EINVAL, "%s region '%s' at 0x%llx of 0x%llx bytes lies outside the address space",
-				 bus->name, region->name, (unsigned long long)region->base,
-				 (unsigned long long)region->size);
+	if (!region->size || region->base > bus->limit ||
+	    region->size - 1 > bus->limit - region->base)
+		return error_set(
+			err, EINVAL,
+			"%s region '%s' at 0x%llx of 0x%llx bytes lies outside the address space",
+			bus->name, region->name, (unsigned long long)region->base,
+			(unsigned long long)region->size);
 	begin_write(bus);
 	if (bus->count == BUS_REGION_MAX) {
 		end_write(bus);
-		return error_set(err, ENOSPC, "%s region '%s': the table of %d regions is full", bus->name, region->name,
-				 BUS_REGION_MAX);
+		return error_set(err, ENOSPC, "%s region '%s': the table of %d regions is full",
+				 bus->name, region->name, BUS_REGION_MAX);
 	}
 	bus->regions[bus->count++] = *region;
 	end_write(bus);
@@ -121,7 +129,8 @@ void bus_remove(struct bus *bus, uint64_t base, void *opaque)
 	begin_write(bus);
 	for (unsigned i = 0; i < bus->count; i++) {
 		if (bus->regions[i].base == base && bus->regions[i].opaque == opaque) {
-			memmove(&bus->regions[i], &bus->regions[i + 1], (bus->count - i - 1) * sizeof(bus->regions[0]));
+			memmove(&bus->regions[i], &bus->regions[i + 1],
+				(bus->count - i - 1) * sizeof(bus->regions[0]));
 			bus->count--;
 			break;
 		}
@@ -146,7 +155,8 @@ static bool search(const struct bus *bus, uint64_t address, struct cached_region
 		else
 			high = mid;
 	}
-	if (low >= ARRAY_SIZE(bus->segments) || low >= bus->segment_count || bus->segments[low].base > address)
+	if (low >= ARRAY_SIZE(bus->segments) || low >= bus->segment_count ||
+	    bus->segments[low].base > address)
 		return false;
 	found->first = bus->segments[low].base;
 	found->last = bus->segments[low].last;
@@ -154,7 +164,8 @@ static bool search(const struct bus *bus, uint64_t address, struct cached_region
 	return true;
 }
 
-static __attribute__((noinline)) bool lookup_slow(struct bus *bus, uint64_t address, struct cached_region *entry)
+static __attribute__((noinline)) bool lookup_slow(struct bus *bus, uint64_t address,
+						  struct cached_region *entry)
 {
 	for (;;) {
 		uint32_t sequence = __atomic_load_n(&bus->sequence, __ATOMIC_ACQUIRE);
@@ -178,7 +189,8 @@ static __attribute__((noinline)) bool lookup_slow(struct bus *bus, uint64_t addr
 
 static inline const struct io_region *lookup(struct bus *bus, uint64_t address)
 {
-	struct cached_region *entry = &cache[(address ^ address >> 4 ^ address >> 12) % CACHE_ENTRIES];
+	struct cached_region *entry =
+		&cache[(address ^ address >> 4 ^ address >> 12) % CACHE_ENTRIES];
 
 	if (likely(entry->bus == bus && address >= entry->first && address <= entry->last &&
 		   entry->sequence == __atomic_load_n(&bus->sequence, __ATOMIC_ACQUIRE)))
@@ -217,7 +229,8 @@ static uint64_t region_read(const struct io_region *region, uint64_t offset, uns
 		value = ops->read(opaque, aligned, min) >> ((offset - aligned) * 8);
 		/* What lies beyond the widened access belongs to the next one. */
 		if (offset - aligned + size > min)
-			value |= ops->read(opaque, aligned + min, min) << ((min - (offset - aligned)) * 8);
+			value |= ops->read(opaque, aligned + min, min)
+				 << ((min - (offset - aligned)) * 8);
 		return value;
 	}
 	if (size <= max)
@@ -227,7 +240,8 @@ static uint64_t region_read(const struct io_region *region, uint64_t offset, uns
 	return value;
 }
 
-static void region_write(const struct io_region *region, uint64_t offset, uint64_t value, unsigned size)
+static void region_write(const struct io_region *region, uint64_t offset, uint64_t value,
+			 unsigned size)
 {
 	const struct io_ops *ops = region->ops;
 	void *opaque = region->opaque;
@@ -253,12 +267,14 @@ static void region_write(const struct io_region *region, uint64_t offset, uint64
 }
 
 /* An access that does not fit into one region, or that starts where nothing is: byte by byte. */
-static __attribute__((noinline)) uint64_t read_pieces(struct bus *bus, uint64_t address, unsigned size)
+static __attribute__((noinline)) uint64_t read_pieces(struct bus *bus, uint64_t address,
+						      unsigned size)
 {
 	uint64_t value = 0;
 
 	for (unsigned i = 0; i < size; i++) {
-		uint64_t at = (address + i) & bus->limit; /* limits are 2^n - 1: the address space wraps */
+		uint64_t at = (address + i) &
+			      bus->limit; /* limits are 2^n - 1: the address space wraps */
 		const struct io_region *region = lookup(bus, at);
 		uint64_t byte = region ? region_read(region, at - region->base, 1) : 0xff;
 
@@ -267,7 +283,8 @@ static __attribute__((noinline)) uint64_t read_pieces(struct bus *bus, uint64_t 
 	return value;
 }
 
-static __attribute__((noinline)) void write_pieces(struct bus *bus, uint64_t address, uint64_t value, unsigned size)
+static __attribute__((noinline)) void write_pieces(struct bus *bus, uint64_t address,
+						   uint64_t value, unsigned size)
 {
 	for (unsigned i = 0; i < size; i++) {
 		uint64_t at = (address + i) & bus->limit;
@@ -307,11 +324,13 @@ void bus_write(struct bus *bus, uint64_t address, uint64_t value, unsigned size)
 	value &= size_mask(size);
 	if (unlikely(trace_mask)) {
 		if (!region)
-			trace(TRACE_UNCLAIMED, "%s write 0x%llx size %u = 0x%llx: nothing there", bus->name,
-			      (unsigned long long)address, size, (unsigned long long)value);
+			trace(TRACE_UNCLAIMED, "%s write 0x%llx size %u = 0x%llx: nothing there",
+			      bus->name, (unsigned long long)address, size,
+			      (unsigned long long)value);
 		else
-			trace(category(bus), "%s write %s 0x%llx size %u = 0x%llx", bus->name, region->name,
-			      (unsigned long long)address, size, (unsigned long long)value);
+			trace(category(bus), "%s write %s 0x%llx size %u = 0x%llx", bus->name,
+			      region->name, (unsigned long long)address, size,
+			      (unsigned long long)value);
 	}
 	if (likely(region && region_last(region) - address >= size - 1))
 		region_write(region, address - region->base, value, size);

@@ -45,7 +45,8 @@ struct bus {
 	uint64_t limit;   /* highest valid address */
 	uint32_t sequence;
 	unsigned count;
-	struct io_region regions[BUS_REGION_MAX]; /* in order of addition; later additions win where they overlap */
+	struct io_region regions
+		[BUS_REGION_MAX]; /* in order of addition; later additions win where they overlap */
 	unsigned segment_count;
 	struct bus_segment segments[2 * BUS_REGION_MAX + 1];
 	pthread_mutex_t lock; /* writers */

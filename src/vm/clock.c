@@ -92,10 +92,13 @@ static uint64_t measure_tsc_hz(const struct vm_clock *clock)
 
 	read_pair(&tsc, &ns);
 	if (ns - clock->first_ns < MEASURE_MIN_NS) {
-		nanosleep(&(struct timespec){ .tv_nsec = (long)(MEASURE_MIN_NS - (ns - clock->first_ns)) }, NULL);
+		nanosleep(&(struct timespec){ .tv_nsec = (long)(MEASURE_MIN_NS -
+								(ns - clock->first_ns)) },
+			  NULL);
 		read_pair(&tsc, &ns);
 	}
-	return (uint64_t)((unsigned __int128)(tsc - clock->first_tsc) * NS_PER_S / (ns - clock->first_ns));
+	return (uint64_t)((unsigned __int128)(tsc - clock->first_tsc) * NS_PER_S /
+			  (ns - clock->first_ns));
 }
 
 static uint64_t host_tsc_hz(const struct vm_clock *clock)
@@ -170,9 +173,11 @@ uint64_t vm_tsc_to_ns(struct vm *vm, uint64_t guest_tsc)
 		sequence = atomic_load_explicit(&clock->sequence, memory_order_acquire);
 		base_ns = atomic_load_explicit(&clock->base_ns, memory_order_relaxed);
 		/* tsc_offset moves only together with the base */
-		delta = guest_tsc - vm->tsc_offset - atomic_load_explicit(&clock->base_tsc, memory_order_relaxed);
+		delta = guest_tsc - vm->tsc_offset -
+			atomic_load_explicit(&clock->base_tsc, memory_order_relaxed);
 		atomic_thread_fence(memory_order_acquire);
-	} while ((sequence & 1) || atomic_load_explicit(&clock->sequence, memory_order_relaxed) != sequence);
+	} while ((sequence & 1) ||
+		 atomic_load_explicit(&clock->sequence, memory_order_relaxed) != sequence);
 	if ((int64_t)delta < 0 && guest_tsc < UINT64_MAX / 2)
 		return base_ns; /* before the last resume: long past */
 	if ((int64_t)delta < 0)

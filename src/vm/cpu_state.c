@@ -16,30 +16,67 @@ struct cpu_image {
 
 #define CPU STATE_FIELD
 static const struct state_field segment_fields[] = {
-	CPU(struct x86_segment, selector), CPU(struct x86_segment, attr), CPU(struct x86_segment, limit),
-	CPU(struct x86_segment, base), STATE_END,
+	CPU(struct x86_segment, selector),
+	CPU(struct x86_segment, attr),
+	CPU(struct x86_segment, limit),
+	CPU(struct x86_segment, base),
+	STATE_END,
 };
 
 static const struct state_field table_fields[] = {
-	CPU(struct x86_table, base), CPU(struct x86_table, limit), STATE_END,
+	CPU(struct x86_table, base),
+	CPU(struct x86_table, limit),
+	STATE_END,
 };
 #undef CPU
 
 #define CPU(member) STATE_FIELD(struct x86_cpu_state, member)
 #define CPU_ARRAY(member) STATE_ARRAY(struct x86_cpu_state, member)
 static const struct state_field cpu_fields[] = {
-	CPU_ARRAY(gpr), CPU(rip), CPU(rflags),
+	CPU_ARRAY(gpr),
+	CPU(rip),
+	CPU(rflags),
 	STATE_STRUCTS(struct x86_cpu_state, seg, segment_fields),
 	STATE_SUBSTRUCT(struct x86_cpu_state, gdt, table_fields),
 	STATE_SUBSTRUCT(struct x86_cpu_state, idt, table_fields),
-	CPU(cr0), CPU(cr2), CPU(cr3), CPU(cr4), CPU(cr8), CPU(efer), CPU_ARRAY(dr), CPU(xcr0), CPU(xss),
-	CPU(star), CPU(lstar), CPU(cstar), CPU(sfmask), CPU(kernel_gs_base),
-	CPU(sysenter_cs), CPU(sysenter_esp), CPU(sysenter_eip),
-	CPU(pat), CPU(tsc_aux), CPU(misc_enable), CPU(debugctl), CPU(spec_ctrl),
-	CPU(mtrr_def_type), CPU_ARRAY(mtrr_fixed), CPU_ARRAY(mtrr_phys_base), CPU_ARRAY(mtrr_phys_mask),
-	CPU(mcg_status), CPU(tsc_offset), CPU(tsc_adjust),
-	CPU(mp_state), CPU(sti_shadow), CPU(mov_ss_shadow), CPU(nmi_masked), CPU(nmi_pending),
-	CPU(event_pending), CPU(event_vector), CPU(event_has_error), CPU(event_error),
+	CPU(cr0),
+	CPU(cr2),
+	CPU(cr3),
+	CPU(cr4),
+	CPU(cr8),
+	CPU(efer),
+	CPU_ARRAY(dr),
+	CPU(xcr0),
+	CPU(xss),
+	CPU(star),
+	CPU(lstar),
+	CPU(cstar),
+	CPU(sfmask),
+	CPU(kernel_gs_base),
+	CPU(sysenter_cs),
+	CPU(sysenter_esp),
+	CPU(sysenter_eip),
+	CPU(pat),
+	CPU(tsc_aux),
+	CPU(misc_enable),
+	CPU(debugctl),
+	CPU(spec_ctrl),
+	CPU(mtrr_def_type),
+	CPU_ARRAY(mtrr_fixed),
+	CPU_ARRAY(mtrr_phys_base),
+	CPU_ARRAY(mtrr_phys_mask),
+	CPU(mcg_status),
+	CPU(tsc_offset),
+	CPU(tsc_adjust),
+	CPU(mp_state),
+	CPU(sti_shadow),
+	CPU(mov_ss_shadow),
+	CPU(nmi_masked),
+	CPU(nmi_pending),
+	CPU(event_pending),
+	CPU(event_vector),
+	CPU(event_has_error),
+	CPU(event_error),
 	STATE_BUFFER(struct x86_cpu_state, xsave),
 	STATE_END,
 };
@@ -65,7 +102,8 @@ static int after_load(void *object, struct error *err)
 	struct vcpu *vcpu = image->vcpu;
 
 	if (image->cpu.mp_state > X86_MP_WAIT_FOR_SIPI)
-		return error_set(err, EINVAL, "CPU %u: bad run state %u", vcpu->index, image->cpu.mp_state);
+		return error_set(err, EINVAL, "CPU %u: bad run state %u", vcpu->index,
+				 image->cpu.mp_state);
 	vcpu->vm->engine->set_state(vcpu, &image->cpu);
 	vcpu_state_loaded(vcpu, &image->cpu);
 	return 0;

@@ -19,20 +19,21 @@ struct vm;
 struct vcpu;
 
 enum vcpu_exit {
-	VCPU_EXIT_KICKED, /* vcpu_kick() was called: look at requests */
-	VCPU_EXIT_HALTED, /* HLT (state.mp_state = HALTED) or MWAIT: wait for an interrupt */
+	VCPU_EXIT_KICKED,   /* vcpu_kick() was called: look at requests */
+	VCPU_EXIT_HALTED,   /* HLT (state.mp_state = HALTED) or MWAIT: wait for an interrupt */
 	VCPU_EXIT_SHUTDOWN, /* triple fault */
-	VCPU_EXIT_DEBUG,  /* a breakpoint or step of the GDB stub or monitor */
-	VCPU_EXIT_ERROR,  /* the engine cannot go on; vcpu->exit_error says why */
+	VCPU_EXIT_DEBUG,    /* a breakpoint or step of the GDB stub or monitor */
+	VCPU_EXIT_ERROR,    /* the engine cannot go on; vcpu->exit_error says why */
 };
 
 struct engine_probe {
 	bool usable;
-	char reason[256];  /* why not, or how well */
-	unsigned rank;     /* `auto` takes the usable engine with the highest rank */
-	char advice[256];  /* what to do about it, or "" */
-	bool crippled;     /* works, but so slowly that it is no choice */
-	double ns_per_instruction, ns_per_exit; /* measured: guest kernel code in a loop; an access to a device. 0: not */
+	char reason[256]; /* why not, or how well */
+	unsigned rank;    /* `auto` takes the usable engine with the highest rank */
+	char advice[256]; /* what to do about it, or "" */
+	bool crippled;    /* works, but so slowly that it is no choice */
+	double ns_per_instruction,
+		ns_per_exit; /* measured: guest kernel code in a loop; an access to a device. 0: not */
 };
 
 struct engine {

@@ -18,8 +18,9 @@ static void explain_choice(const struct engine *best)
 		if (*e == best || used >= sizeof(others))
 			continue;
 		(*e)->probe(&probe);
-		used += (size_t)snprintf(others + used, sizeof(others) - used, "; %s %s: %s", (*e)->name,
-					 probe.usable ? "is slower" : "cannot be used", probe.reason);
+		used += (size_t)snprintf(others + used, sizeof(others) - used, "; %s %s: %s",
+					 (*e)->name, probe.usable ? "is slower" : "cannot be used",
+					 probe.reason);
 	}
 	log_info("engine %s, the fastest that works here%s", best->name, others);
 }
@@ -39,7 +40,8 @@ const struct engine *engine_find(const char *name, struct error *err)
 		(*e)->probe(&probe);
 		if (!probe.usable) {
 			if (!any) {
-				error_set(err, 0, "engine '%s' cannot be used here: %s", name, probe.reason);
+				error_set(err, 0, "engine '%s' cannot be used here: %s", name,
+					  probe.reason);
 				return NULL;
 			}
 			snprintf(why, sizeof(why), "%s: %s", (*e)->name, probe.reason);
@@ -48,8 +50,8 @@ const struct engine *engine_find(const char *name, struct error *err)
 			best_rank = probe.rank;
 		}
 		if (any)
-			log_debug("engine %s: %s, rank %u: %s", (*e)->name, probe.usable ? "usable" : "not usable", probe.rank,
-				  probe.reason);
+			log_debug("engine %s: %s, rank %u: %s", (*e)->name,
+				  probe.usable ? "usable" : "not usable", probe.rank, probe.reason);
 	}
 	if (!best && any)
 		error_set(err, 0, "no engine can be used here (%s)", why);

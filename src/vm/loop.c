@@ -318,7 +318,8 @@ static void bury_sources(struct vm_loop *loop)
 /* epoll_wait with a timeout in ns (UINT64_MAX: none). */
 static int wait_ns(struct vm_loop *loop, struct epoll_event *events, uint64_t ns)
 {
-	struct timespec ts = { .tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S) };
+	struct timespec ts = { .tv_sec = (time_t)(ns / NS_PER_S),
+			       .tv_nsec = (long)(ns % NS_PER_S) };
 	int n;
 
 	if (ns == UINT64_MAX)

@@ -23,8 +23,9 @@
 #define RAM_MAX (1ull << 40)
 #define GUARD_SIZE MIB(2)
 
-static struct memory_slot *add_slot(struct guest_memory *mem, const char *name, uint64_t gpa, uint64_t size,
-				    uint8_t *host, uint8_t *page_flags, bool readonly)
+static struct memory_slot *add_slot(struct guest_memory *mem, const char *name, uint64_t gpa,
+				    uint64_t size, uint8_t *host, uint8_t *page_flags,
+				    bool readonly)
 {
 	struct memory_slot *slot = &mem->slots[mem->slot_count++];
 
@@ -43,7 +44,8 @@ static struct memory_slot *add_slot(struct guest_memory *mem, const char *name, 
 static uint8_t *reserve(uint64_t size, uint64_t align)
 {
 	uint64_t total = size + align + 2 * GUARD_SIZE, start, head, tail;
-	uint8_t *p = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *p =
+		mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (p == MAP_FAILED)
 		return NULL;
@@ -60,7 +62,8 @@ static uint8_t *reserve(uint64_t size, uint64_t align)
 /* Does a file of words, the active one in brackets, say that madvise(MADV_HUGEPAGE) works? */
 static bool huge_pages(const char *path)
 {
-	static const char *const yes[] = { "[always]", "[within_size]", "[advise]", "[madvise]", "[force]" };
+	static const char *const yes[] = { "[always]", "[within_size]", "[advise]", "[madvise]",
+					   "[force]" };
 	char text[128] = "";
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n;
@@ -90,15 +93,18 @@ static int map_ram(struct guest_memory *mem, uint64_t size, bool shared, struct 
 		if (mem->memfd < 0)
 			return error_set_errno(err, errno, "cannot create guest memory");
 		if (ftruncate(mem->memfd, (off_t)size) < 0)
-			return error_set_errno(err, errno, "cannot make guest memory %llu bytes large",
+			return error_set_errno(err, errno,
+					       "cannot make guest memory %llu bytes large",
 					       (unsigned long long)size);
 		flags |= MAP_SHARED;
 	} else {
 		flags |= MAP_PRIVATE | MAP_ANONYMOUS;
 	}
 	mem->host = reserve(size, size >= GIB(1) ? GIB(1) : MIB(2));
-	if (!mem->host || mmap(mem->host, size, PROT_READ | PROT_WRITE, flags, mem->memfd, 0) == MAP_FAILED)
-		return error_set_errno(err, errno, "cannot map %llu bytes of guest memory", (unsigned long long)size);
+	if (!mem->host ||
+	    mmap(mem->host, size, PROT_READ | PROT_WRITE, flags, mem->memfd, 0) == MAP_FAILED)
+		return error_set_errno(err, errno, "cannot map %llu bytes of guest memory",
+				       (unsigned long long)size);
 	madvise(mem->host, size, MADV_HUGEPAGE); /* where it does nothing it does no harm */
 	return 0;
 }
@@ -109,20 +115,25 @@ static int create(struct guest_memory *mem, uint64_t size, bool shared, struct e
 
 	*mem = (struct guest_memory){ .memfd = -1 };
 	if (size % PAGE_SIZE || size < MIB(1) || size > RAM_MAX)
-		return error_set(err, EINVAL, "guest memory of %llu bytes is not a multiple of 4 KiB between 1 MiB and 1 TiB",
-				 (unsigned long long)size);
+		return error_set(
+			err, EINVAL,
+			"guest memory of %llu bytes is not a multiple of 4 KiB between 1 MiB and 1 TiB",
+			(unsigned long long)size);
 	mem->ram_size = size;
 	if (map_ram(mem, size, shared, err))
 		goto fail;
-	mem->page_flags = mmap(NULL, pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	mem->page_flags = mmap(NULL, pages, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (mem->page_flags == MAP_FAILED) {
 		mem->page_flags = NULL;
-		error_set_errno(err, errno, "cannot allocate page flags for %llu pages", (unsigned long long)pages);
+		error_set_errno(err, errno, "cannot allocate page flags for %llu pages",
+				(unsigned long long)pages);
 		goto fail;
 	}
 	add_slot(mem, "ram-low", 0, low, mem->host, mem->page_flags, false);
 	if (size > low)
-		add_slot(mem, "ram-high", GIB(4), size - low, mem->host + low, mem->page_flags + low / PAGE_SIZE, false);
+		add_slot(mem, "ram-high", GIB(4), size - low, mem->host + low,
+			 mem->page_flags + low / PAGE_SIZE, false);
 	return 0;
 fail:
 	guest_memory_destroy(mem);
@@ -162,20 +173,22 @@ void guest_memory_destroy(struct guest_memory *mem)
 	*mem = (struct guest_memory){ .memfd = -1 };
 }
 
-uint8_t *guest_memory_add_rom(struct guest_memory *mem, const char *name, uint64_t gpa, uint64_t size, struct error *err)
+uint8_t *guest_memory_add_rom(struct guest_memory *mem, const char *name, uint64_t gpa,
+			      uint64_t size, struct error *err)
 {
 	uint8_t *host, *flags;
 
 	if (gpa % PAGE_SIZE || size % PAGE_SIZE || !size || gpa + size < gpa || size > GIB(1)) {
-		error_set(err, EINVAL, "ROM '%s': 0x%llx bytes at 0x%llx are not whole pages", name, (unsigned long long)size,
-			  (unsigned long long)gpa);
+		error_set(err, EINVAL, "ROM '%s': 0x%llx bytes at 0x%llx are not whole pages", name,
+			  (unsigned long long)size, (unsigned long long)gpa);
 		return NULL;
 	}
 	for (unsigned i = 0; i < mem->slot_count; i++) {
 		const struct memory_slot *s = &mem->slots[i];
 
 		if (gpa < s->gpa + s->size && s->gpa < gpa + size) {
-			error_set(err, EINVAL, "ROM '%s' at 0x%llx overlaps '%s'", name, (unsigned long long)gpa, s->name);
+			error_set(err, EINVAL, "ROM '%s' at 0x%llx overlaps '%s'", name,
+				  (unsigned long long)gpa, s->name);
 			return NULL;
 		}
 	}
@@ -189,7 +202,8 @@ uint8_t *guest_memory_add_rom(struct guest_memory *mem, const char *name, uint64
 		free(flags);
 		if (host != MAP_FAILED)
 			munmap(host, size);
-		error_set(err, ENOMEM, "cannot allocate ROM '%s' of %llu bytes", name, (unsigned long long)size);
+		error_set(err, ENOMEM, "cannot allocate ROM '%s' of %llu bytes", name,
+			  (unsigned long long)size);
 		return NULL;
 	}
 	add_slot(mem, name, gpa, size, host, flags, true);
@@ -221,7 +235,8 @@ void *guest_memory_host(struct guest_memory *mem, uint64_t gpa, uint64_t len, bo
 
 static void slot_written(struct vm *vm, struct memory_slot *slot, uint64_t gpa, uint64_t len)
 {
-	uint64_t first = (gpa - slot->gpa) >> PAGE_SHIFT, last = (gpa - slot->gpa + len - 1) >> PAGE_SHIFT;
+	uint64_t first = (gpa - slot->gpa) >> PAGE_SHIFT,
+		 last = (gpa - slot->gpa + len - 1) >> PAGE_SHIFT;
 	bool code = false;
 
 	/* The flags are read after the data was written; an engine sets the flag before it reads the code. */
@@ -230,7 +245,8 @@ static void slot_written(struct vm *vm, struct memory_slot *slot, uint64_t gpa, 
 		uint8_t flags = __atomic_load_n(&slot->page_flags[page], __ATOMIC_RELAXED);
 
 		if (!(flags & PAGE_FLAG_DIRTY))
-			__atomic_fetch_or(&slot->page_flags[page], PAGE_FLAG_DIRTY, __ATOMIC_RELAXED);
+			__atomic_fetch_or(&slot->page_flags[page], PAGE_FLAG_DIRTY,
+					  __ATOMIC_RELAXED);
 		code |= flags & PAGE_FLAG_CODE;
 	}
 	if (unlikely(code) && vm->engine && vm->engine->memory_written)

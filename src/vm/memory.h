@@ -40,7 +40,7 @@ struct memory_slot {
 struct guest_memory {
 	uint8_t *host;     /* all RAM, contiguous */
 	uint64_t ram_size; /* bytes */
-	int memfd; /* -1: private memory */
+	int memfd;         /* -1: private memory */
 	uint8_t *page_flags;
 	unsigned slot_count;
 	struct memory_slot slots[MEMORY_SLOT_MAX]; /* fixed before vCPUs start */
@@ -55,7 +55,8 @@ void guest_memory_clear(struct guest_memory *mem);
 void guest_memory_destroy(struct guest_memory *mem);
 
 /* Add a ROM slot of size bytes (page aligned) at gpa; returns its host address or NULL. Before vCPUs start. */
-uint8_t *guest_memory_add_rom(struct guest_memory *mem, const char *name, uint64_t gpa, uint64_t size, struct error *err);
+uint8_t *guest_memory_add_rom(struct guest_memory *mem, const char *name, uint64_t gpa,
+			      uint64_t size, struct error *err);
 
 /* The slot that holds gpa, or NULL. Lock-free. */
 struct memory_slot *guest_memory_find_slot(struct guest_memory *mem, uint64_t gpa);

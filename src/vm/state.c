@@ -64,7 +64,9 @@ static void save_fields(struct writer *w, const struct state_field *fields, cons
 
 		put_name(w, f->name);
 		put_u8(w, (uint8_t)f->kind);
-		put_u32(w, f->kind == STATE_STRUCT ? 0 : f->size); /* a struct's size is the compiler's business */
+		put_u32(w, f->kind == STATE_STRUCT ?
+				   0 :
+				   f->size); /* a struct's size is the compiler's business */
 		put_u32(w, f->count);
 		switch (f->kind) {
 		case STATE_UINT:
@@ -84,7 +86,8 @@ static void save_fields(struct writer *w, const struct state_field *fields, cons
 	}
 }
 
-long state_save(const struct state_table *table, void *object, uint8_t *buf, size_t cap, struct error *err)
+long state_save(const struct state_table *table, void *object, uint8_t *buf, size_t cap,
+		struct error *err)
 {
 	struct writer w = { .buf = buf, .cap = cap };
 
@@ -95,8 +98,9 @@ long state_save(const struct state_table *table, void *object, uint8_t *buf, siz
 	save_fields(&w, table->fields, object);
 	put_u8(&w, 0);
 	if (buf && w.len > cap)
-		return error_set(err, ENOSPC, "cannot save state of '%s': %zu bytes do not fit into %zu", table->name, w.len,
-				 cap);
+		return error_set(err, ENOSPC,
+				 "cannot save state of '%s': %zu bytes do not fit into %zu",
+				 table->name, w.len, cap);
 	return (long)w.len;
 }
 
@@ -113,7 +117,8 @@ struct reader {
 static int get(struct reader *r, void *to, size_t n)
 {
 	if (n > r->len - r->pos)
-		return error_set(r->err, EINVAL, "state of '%s' is cut short at byte %zu", r->table->name, r->len);
+		return error_set(r->err, EINVAL, "state of '%s' is cut short at byte %zu",
+				 r->table->name, r->len);
 	memcpy(to, r->buf + r->pos, n);
 	r->pos += n;
 	return 0;
@@ -130,9 +135,11 @@ static int get_name(struct reader *r, char *buf)
 	return n;
 }
 
-static int load_fields(struct reader *r, const struct state_field *fields, uint8_t *object, unsigned depth);
+static int load_fields(struct reader *r, const struct state_field *fields, uint8_t *object,
+		       unsigned depth);
 
-static int load_field(struct reader *r, const struct state_field *f, uint8_t *object, unsigned depth)
+static int load_field(struct reader *r, const struct state_field *f, uint8_t *object,
+		      unsigned depth)
 {
 	uint8_t *at = object + f->offset, kind;
 	uint32_t size, count;
@@ -141,8 +148,9 @@ static int load_field(struct reader *r, const struct state_field *f, uint8_t *ob
 	if (get(r, &kind, 1) || get(r, &size, 4) || get(r, &count, 4))
 		return -1;
 	if (kind != f->kind || size != (f->kind == STATE_STRUCT ? 0 : f->size) || count != f->count)
-		return error_set(r->err, EINVAL, "state of '%s': field '%s' has another shape than expected", r->table->name,
-				 f->name);
+		return error_set(r->err, EINVAL,
+				 "state of '%s': field '%s' has another shape than expected",
+				 r->table->name, f->name);
 	switch (f->kind) {
 	case STATE_UINT:
 	case STATE_BYTES:
@@ -161,21 +169,24 @@ static int load_field(struct reader *r, const struct state_field *f, uint8_t *ob
 	return -1;
 }
 
-static int load_fields(struct reader *r, const struct state_field *fields, uint8_t *object, unsigned depth)
+static int load_fields(struct reader *r, const struct state_field *fields, uint8_t *object,
+		       unsigned depth)
 {
 	bool seen[STATE_FIELDS_MAX] = { false };
 	char name[256];
 	int n;
 
 	if (depth > STATE_DEPTH_MAX)
-		return error_set(r->err, EINVAL, "state of '%s' is nested too deep", r->table->name);
+		return error_set(r->err, EINVAL, "state of '%s' is nested too deep",
+				 r->table->name);
 	while ((n = get_name(r, name)) > 0) {
 		unsigned i = 0;
 
 		while (fields[i].name && strcmp(fields[i].name, name) != 0)
 			i++;
 		if (!fields[i].name || i >= STATE_FIELDS_MAX)
-			return error_set(r->err, EINVAL, "state of '%s' has an unknown field '%s'", r->table->name, name);
+			return error_set(r->err, EINVAL, "state of '%s' has an unknown field '%s'",
+					 r->table->name, name);
 		if (load_field(r, &fields[i], object, depth))
 			return -1;
 		seen[i] = true;
@@ -184,11 +195,13 @@ static int load_fields(struct reader *r, const struct state_field *fields, uint8
 		return -1;
 	for (unsigned i = 0; fields[i].name && i < STATE_FIELDS_MAX; i++)
 		if (!seen[i] && fields[i].since <= r->version)
-			return error_set(r->err, EINVAL, "state of '%s' lacks the field '%s'", r->table->name, fields[i].name);
+			return error_set(r->err, EINVAL, "state of '%s' lacks the field '%s'",
+					 r->table->name, fields[i].name);
 	return 0;
 }
 
-int state_load(const struct state_table *table, void *object, const uint8_t *buf, size_t len, struct error *err)
+int state_load(const struct state_table *table, void *object, const uint8_t *buf, size_t len,
+	       struct error *err)
 {
 	struct reader r = { .buf = buf, .len = len, .table = table, .err = err };
 	char name[256];
@@ -196,21 +209,23 @@ int state_load(const struct state_table *table, void *object, const uint8_t *buf
 	if (get_name(&r, name) < 0 || get(&r, &r.version, 4))
 		return -1;
 	if (strcmp(name, table->name) != 0)
-		return error_set(err, EINVAL, "expected state of '%s', found that of '%s'", table->name, name);
+		return error_set(err, EINVAL, "expected state of '%s', found that of '%s'",
+				 table->name, name);
 	if (r.version > table->version)
-		return error_set(err, EINVAL, "state of '%s' has version %u; this program knows %u", name, r.version,
-				 table->version);
+		return error_set(err, EINVAL, "state of '%s' has version %u; this program knows %u",
+				 name, r.version, table->version);
 	if (load_fields(&r, table->fields, object, 0))
 		return -1;
 	if (r.pos != r.len)
-		return error_set(err, EINVAL, "state of '%s' is followed by %zu stray bytes", name, r.len - r.pos);
+		return error_set(err, EINVAL, "state of '%s' is followed by %zu stray bytes", name,
+				 r.len - r.pos);
 	return table->after_load ? table->after_load(object, err) : 0;
 }
 
 /* ---- comparing ---- */
 
-static int compare_fields(const struct state_table *table, const struct state_field *fields, const uint8_t *a,
-			  const uint8_t *b, struct error *err)
+static int compare_fields(const struct state_table *table, const struct state_field *fields,
+			  const uint8_t *a, const uint8_t *b, struct error *err)
 {
 	for (const struct state_field *f = fields; f->name; f++) {
 		const uint8_t *x = a + f->offset, *y = b + f->offset;
@@ -221,12 +236,14 @@ static int compare_fields(const struct state_table *table, const struct state_fi
 				if (compare_fields(table, f->fields, x, y, err))
 					return -1;
 			} else if (f->kind == STATE_TIMER) {
-				same = ((const struct vm_timer *)x)->deadline == ((const struct vm_timer *)y)->deadline;
+				same = ((const struct vm_timer *)x)->deadline ==
+				       ((const struct vm_timer *)y)->deadline;
 			} else {
 				same = memcmp(x, y, f->size) == 0;
 			}
 			if (!same)
-				return error_set(err, 0, "state of '%s' differs in field '%s'[%u]", table->name, f->name, i);
+				return error_set(err, 0, "state of '%s' differs in field '%s'[%u]",
+						 table->name, f->name, i);
 		}
 	}
 	return 0;
@@ -239,7 +256,8 @@ int state_compare(const struct state_table *table, const void *a, const void *b,
 
 /* ---- all objects of a VM ---- */
 
-void vm_state_register(struct vm *vm, const struct state_table *table, unsigned instance, void *object)
+void vm_state_register(struct vm *vm, const struct state_table *table, unsigned instance,
+		       void *object)
 {
 	struct vm_priv *priv = vm_priv(vm);
 
@@ -296,8 +314,8 @@ int vm_state_round_trip(struct vm *vm, struct error *err)
 
 	for (unsigned i = 0; i < priv->state_count; i++) {
 		if (round_trip(&priv->states[i], err))
-			return error_prefix(err, "state of '%s' instance %u", priv->states[i].table->name,
-					    priv->states[i].instance);
+			return error_prefix(err, "state of '%s' instance %u",
+					    priv->states[i].table->name, priv->states[i].instance);
 	}
 	return 0;
 }

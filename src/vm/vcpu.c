@@ -118,7 +118,8 @@ void vcpu_send_init(struct vcpu *vcpu)
 
 void vcpu_send_sipi(struct vcpu *vcpu, uint8_t vector)
 {
-	if (!atomic_load(&thread_of(vcpu)->wait_for_sipi) && !(atomic_load(&vcpu->requests) & VCPU_REQUEST_INIT))
+	if (!atomic_load(&thread_of(vcpu)->wait_for_sipi) &&
+	    !(atomic_load(&vcpu->requests) & VCPU_REQUEST_INIT))
 		return; /* ignored by a CPU that does not wait for it */
 	vcpu->sipi_vector = vector;
 	vcpu_request(vcpu, VCPU_REQUEST_SIPI);
@@ -159,7 +160,8 @@ void vcpu_reset_state(struct vcpu *vcpu)
 {
 	struct x86_cpu_state state = { 0 };
 
-	atomic_fetch_and(&vcpu->requests, ~(uint32_t)(VCPU_REQUEST_INIT | VCPU_REQUEST_SIPI | VCPU_REQUEST_NMI));
+	atomic_fetch_and(&vcpu->requests,
+			 ~(uint32_t)(VCPU_REQUEST_INIT | VCPU_REQUEST_SIPI | VCPU_REQUEST_NMI));
 	atomic_store(&thread_of(vcpu)->nmi_count, 0);
 	vcpu->tsc_delta = 0;
 	if (vcpu->has_boot_state)
@@ -242,7 +244,8 @@ static bool halt_poll(struct vcpu_thread *t, uint32_t sequence, uint64_t start)
 		return false;
 	do {
 		for (int i = 0; i < 16; i++) {
-			if (atomic_load_explicit(&t->vcpu.wake_sequence, memory_order_relaxed) != sequence)
+			if (atomic_load_explicit(&t->vcpu.wake_sequence, memory_order_relaxed) !=
+			    sequence)
 				return true;
 			__builtin_ia32_pause();
 		}
@@ -269,7 +272,8 @@ static void halt(struct vcpu *vcpu, uint32_t sequence)
 
 static void engine_failed(struct vcpu *vcpu)
 {
-	log_error("cpu %u cannot go on: %s", vcpu->index, vcpu->exit_error.text[0] ? vcpu->exit_error.text : "engine error");
+	log_error("cpu %u cannot go on: %s", vcpu->index,
+		  vcpu->exit_error.text[0] ? vcpu->exit_error.text : "engine error");
 	vcpu->vm->died = vcpu;
 	vm_set_end(vcpu->vm, VM_END_DIED);
 }
@@ -288,9 +292,10 @@ static void debug_exit(struct vcpu *vcpu)
 
 static void run_once(struct vcpu *vcpu, uint32_t sequence)
 {
-	enum vcpu_exit why = atomic_load_explicit(&thread_of(vcpu)->wait_for_sipi, memory_order_relaxed) ?
-				     VCPU_EXIT_HALTED :
-				     vcpu->vm->engine->vcpu_run(vcpu);
+	enum vcpu_exit why =
+		atomic_load_explicit(&thread_of(vcpu)->wait_for_sipi, memory_order_relaxed) ?
+			VCPU_EXIT_HALTED :
+			vcpu->vm->engine->vcpu_run(vcpu);
 
 	if (why < ARRAY_SIZE(vcpu->stats.exits))
 		vcpu->stats.exits[why]++;

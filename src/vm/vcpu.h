@@ -34,22 +34,22 @@ struct vcpu_apic_ops {
 
 /* Requests to a vCPU, bits of vcpu->requests. */
 #define VCPU_REQUEST_PAUSE 0x01
-#define VCPU_REQUEST_STOP 0x02  /* leave the thread */
-#define VCPU_REQUEST_INIT 0x04  /* INIT signal */
-#define VCPU_REQUEST_SIPI 0x08  /* start-up IPI: vcpu->sipi_vector */
+#define VCPU_REQUEST_STOP 0x02 /* leave the thread */
+#define VCPU_REQUEST_INIT 0x04 /* INIT signal */
+#define VCPU_REQUEST_SIPI 0x08 /* start-up IPI: vcpu->sipi_vector */
 #define VCPU_REQUEST_NMI 0x10
 #define VCPU_REQUEST_RESET 0x20
 
 struct vcpu_stats {
-	uint64_t run_ns;    /* thread CPU time is better: see vcpu_cpu_time_ns() */
+	uint64_t run_ns; /* thread CPU time is better: see vcpu_cpu_time_ns() */
 	uint64_t halted_ns;
-	uint64_t exits[8];  /* by enum vcpu_exit */
+	uint64_t exits[8]; /* by enum vcpu_exit */
 	uint64_t interrupts, nmis, pio, mmio, hypercalls, msr_reads, msr_writes;
 };
 
 struct vcpu {
 	struct vm *vm;
-	unsigned index;   /* 0 .. n-1 */
+	unsigned index; /* 0 .. n-1 */
 	uint32_t apic_id;
 	pthread_t thread;
 	bool thread_started;

@@ -53,16 +53,19 @@ void vm_add_end(struct vm *vm, void (*function)(void *opaque), void *opaque)
 
 void vm_add_cleanup(struct vm *vm, void (*function)(void *opaque), void *opaque)
 {
-	list_add(&vm_priv(vm)->cleanups, function, opaque); /* without memory: leaks at the end of the process */
+	list_add(&vm_priv(vm)->cleanups, function,
+		 opaque); /* without memory: leaks at the end of the process */
 }
 
-int vm_create(struct vm **out, const struct vm_config *config, const struct engine *engine, struct error *err)
+int vm_create(struct vm **out, const struct vm_config *config, const struct engine *engine,
+	      struct error *err)
 {
 	struct vm *vm;
 	struct vm_priv *priv;
 
 	if (config->cpus < 1 || config->cpus > VM_VCPU_MAX)
-		return error_set(err, EINVAL, "cannot make a machine with %u CPUs (1 to %d)", config->cpus, VM_VCPU_MAX);
+		return error_set(err, EINVAL, "cannot make a machine with %u CPUs (1 to %d)",
+				 config->cpus, VM_VCPU_MAX);
 	vm = calloc(1, sizeof(*vm));
 	priv = calloc(1, sizeof(*priv));
 	if (!vm || !priv) {
@@ -80,8 +83,9 @@ int vm_create(struct vm **out, const struct vm_config *config, const struct engi
 	bus_init(&vm->pio, "pio", 0xffff);
 	bus_init(&vm->mmio, "mmio", MMIO_LIMIT);
 	vm_clock_init(vm);
-	if (loop_init(vm, err) || (config->shared_memory ? guest_memory_create_shared : guest_memory_create)(
-					  &vm->memory, config->memory, err))
+	if (loop_init(vm, err) ||
+	    (config->shared_memory ? guest_memory_create_shared :
+				     guest_memory_create)(&vm->memory, config->memory, err))
 		goto fail;
 	for (; vm->vcpu_count < config->cpus; vm->vcpu_count++) {
 		struct vcpu *vcpu = vcpu_alloc(vm, vm->vcpu_count);
@@ -274,7 +278,8 @@ void vm_pause(struct vm *vm)
 	atomic_store(&vm->paused, true);
 	if (priv->started) {
 		request_all(vm, VCPU_REQUEST_PAUSE);
-		while (atomic_load(&vm->paused) && !ended(vm) && (priv->parked < vm->vcpu_count || priv->resetting))
+		while (atomic_load(&vm->paused) && !ended(vm) &&
+		       (priv->parked < vm->vcpu_count || priv->resetting))
 			pthread_cond_wait(&priv->run_cond, &priv->run_lock);
 	}
 	if (atomic_load(&vm->paused))

@@ -41,7 +41,8 @@ struct cpuid_leaf {
 
 struct cpu_model {
 	unsigned count;
-	struct cpuid_leaf leaves[CPUID_LEAF_MAX]; /* APIC ids, OSXSAVE and XSAVE sizes are patched per vCPU by cpuid_query() */
+	struct cpuid_leaf leaves
+		[CPUID_LEAF_MAX]; /* APIC ids, OSXSAVE and XSAVE sizes are patched per vCPU by cpuid_query() */
 	bool is_amd;
 	uint8_t maxphyaddr;
 	uint64_t xcr0_valid, cr4_valid, efer_valid;
@@ -51,12 +52,13 @@ struct cpu_model {
 struct vm_config {
 	char name[64];
 	unsigned cpus;
-	uint64_t memory;  /* bytes */
+	uint64_t memory; /* bytes */
 	bool no_reboot;
 	bool shared_memory; /* other processes map guest RAM: it must be a memfd */
-	const char *engine_options; /* for the engine alone, or NULL; the string lives as long as the VM */
-	bool profile;  /* sample where time goes: engine->print_profile() */
-	bool perf_map; /* write a symbol map of translated code for perf(1) */
+	const char *
+		engine_options; /* for the engine alone, or NULL; the string lives as long as the VM */
+	bool profile;           /* sample where time goes: engine->print_profile() */
+	bool perf_map;          /* write a symbol map of translated code for perf(1) */
 };
 
 struct event_source; /* a file descriptor watched by the event loop */
@@ -75,12 +77,19 @@ struct vm {
 	void (*msi_handler)(void *opaque, uint64_t address, uint32_t data);
 	void *msi_opaque;
 
-	uint64_t tsc_offset;    /* added to the host TSC; changes only while all vCPUs are paused */
-	void *priv;             /* vm.c's own: event loop, timer heap, run-state lock */
-	_Atomic int end;        /* enum vm_end */
+	/* Not NULL: the engine has local APICs of its own. It calls eoi_handler, set by the board's APIC bus, when a
+	 * level-triggered interrupt ends there. */
+	const struct vm_apic_ops *engine_apic;
+	void (*eoi_handler)(void *opaque, uint8_t vector);
+	void *eoi_opaque;
+
+	uint64_t tsc_offset; /* added to the host TSC; changes only while all vCPUs are paused */
+	void *priv;          /* vm.c's own: event loop, timer heap, run-state lock */
+	_Atomic int end;     /* enum vm_end */
 	_Atomic int exit_status; /* of VM_END_DEBUG_EXIT */
 	_Atomic bool paused;
-	struct vcpu *died; /* the vCPU that caused VM_END_DIED, or NULL; its state can be read after vm_wait() */
+	struct vcpu *
+		died; /* the vCPU that caused VM_END_DIED, or NULL; its state can be read after vm_wait() */
 
 	/* Board hooks. */
 	void (*board_reset)(struct vm *vm); /* all vCPUs stopped: put devices and boot image back */
@@ -91,13 +100,15 @@ struct vm {
 	 * only notes the event and wakes the debugger: it may not call vm_pause(). NULL: the exit is ignored. */
 	void (*debug_hook)(void *opaque, struct vcpu *vcpu);
 	void *debug_opaque;
-	uint64_t start_host_ns;      /* CLOCK_MONOTONIC at vm_start */
-	_Atomic uint64_t first_user_ns; /* host ns after start of the first guest instruction at CPL 3 in protected mode; 0: none yet */
+	uint64_t start_host_ns; /* CLOCK_MONOTONIC at vm_start */
+	_Atomic uint64_t
+		first_user_ns; /* host ns after start of the first guest instruction at CPL 3 in protected mode; 0: none yet */
 };
 
 /* Creates guest memory, the buses and the vcpus[] objects (config->cpus of them, apic_id = index), so that boards can
  * attach APICs to them. The engine's own VM and vCPUs are created by vm_start. Guest time stands still until vm_start. */
-int vm_create(struct vm **out, const struct vm_config *config, const struct engine *engine, struct error *err);
+int vm_create(struct vm **out, const struct vm_config *config, const struct engine *engine,
+	      struct error *err);
 /* Create the engine's VM and vCPUs, start the event loop and vCPU threads. */
 int vm_start(struct vm *vm, struct error *err);
 /* Wait until the VM ends; returns vm->end. */
@@ -106,7 +117,7 @@ void vm_destroy(struct vm *vm);
 
 /* Requests from devices and tools. Any thread; return at once. */
 void vm_poweroff(struct vm *vm);
-void vm_reset(struct vm *vm);                 /* guest-requested: honours no_reboot */
+void vm_reset(struct vm *vm); /* guest-requested: honours no_reboot */
 void vm_quit(struct vm *vm);
 void vm_debug_exit(struct vm *vm, int status);
 void vm_triple_fault(struct vm *vm, struct vcpu *vcpu);
@@ -125,7 +136,8 @@ void vm_resume(struct vm *vm);
 
 /* Event loop: call handler(opaque, epoll events) on the event-loop thread when fd is ready. events: EPOLLIN etc.
  * Returns a source to modify or remove (any thread; after removal from the loop thread itself the handler is not called again). */
-struct event_source *vm_watch_fd(struct vm *vm, int fd, uint32_t events, void (*handler)(void *opaque, uint32_t events), void *opaque);
+struct event_source *vm_watch_fd(struct vm *vm, int fd, uint32_t events,
+				 void (*handler)(void *opaque, uint32_t events), void *opaque);
 void vm_watch_modify(struct event_source *source, uint32_t events);
 void vm_watch_remove(struct event_source *source);
 /* Run function(opaque) once on the event-loop thread, soon. Any thread. */
@@ -139,6 +151,7 @@ struct loop_hook {
 void vm_add_loop_hook(struct vm *vm, const struct loop_hook *hook);
 
 /* The guest's CPUID on one vCPU. */
-void cpuid_query(struct vcpu *vcpu, const struct x86_cpu_state *state, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
+void cpuid_query(struct vcpu *vcpu, const struct x86_cpu_state *state, uint32_t leaf,
+		 uint32_t subleaf, uint32_t regs[4]);
 
 #endif

@@ -18,7 +18,8 @@ struct vm_clock {
 	_Atomic bool running;
 	uint64_t ns_per_tsc; /* times 2^32 */
 	uint64_t tsc_hz;     /* 0: not yet known */
-	uint64_t first_tsc, first_ns; /* host TSC and CLOCK_MONOTONIC at creation, to measure the rate by */
+	uint64_t first_tsc,
+		first_ns; /* host TSC and CLOCK_MONOTONIC at creation, to measure the rate by */
 };
 
 /* CLOCK_MONOTONIC */

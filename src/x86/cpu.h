@@ -12,8 +12,22 @@
 #include <stdint.h>
 
 enum x86_gpr {
-	X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI,
-	X86_R8, X86_R9, X86_R10, X86_R11, X86_R12, X86_R13, X86_R14, X86_R15,
+	X86_RAX,
+	X86_RCX,
+	X86_RDX,
+	X86_RBX,
+	X86_RSP,
+	X86_RBP,
+	X86_RSI,
+	X86_RDI,
+	X86_R8,
+	X86_R9,
+	X86_R10,
+	X86_R11,
+	X86_R12,
+	X86_R13,
+	X86_R14,
+	X86_R15,
 };
 
 /* Segment registers in their encoding order, then the two system segments. */
@@ -22,13 +36,14 @@ enum x86_seg { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_LDTR, X86_TR,
 /* A segment register with its cached descriptor. */
 struct x86_segment {
 	uint16_t selector;
-	uint16_t attr;  /* X86_ATTR_*: descriptor bits 40-47 in bits 0-7, bits 52-55 in bits 12-15 */
+	uint16_t attr; /* X86_ATTR_*: descriptor bits 40-47 in bits 0-7, bits 52-55 in bits 12-15 */
 	uint32_t limit; /* in bytes, granularity already applied */
 	uint64_t base;
 };
 
-#define X86_ATTR_TYPE 0x000f /* for code/data: bit 0 accessed, 1 writable/readable, 2 expand-down/conforming, 3 code */
-#define X86_ATTR_S 0x0010    /* code or data, not system */
+#define X86_ATTR_TYPE                                                                              \
+	0x000f /* for code/data: bit 0 accessed, 1 writable/readable, 2 expand-down/conforming, 3 code */
+#define X86_ATTR_S 0x0010 /* code or data, not system */
 #define X86_ATTR_DPL_SHIFT 5
 #define X86_ATTR_DPL 0x0060
 #define X86_ATTR_P 0x0080
@@ -105,7 +120,8 @@ struct x86_cpu_state {
 #define X86_FLAG_VIF 0x00080000u
 #define X86_FLAG_VIP 0x00100000u
 #define X86_FLAG_ID 0x00200000u
-#define X86_FLAGS_ARITH (X86_FLAG_CF | X86_FLAG_PF | X86_FLAG_AF | X86_FLAG_ZF | X86_FLAG_SF | X86_FLAG_OF)
+#define X86_FLAGS_ARITH                                                                            \
+	(X86_FLAG_CF | X86_FLAG_PF | X86_FLAG_AF | X86_FLAG_ZF | X86_FLAG_SF | X86_FLAG_OF)
 #define X86_FLAGS_VALID 0x003f7fd7u
 
 #define X86_CR0_PE 0x00000001u
@@ -146,9 +162,24 @@ struct x86_cpu_state {
 #define X86_EFER_FFXSR 0x4000u
 
 enum x86_vector {
-	X86_DE = 0, X86_DB = 1, X86_NMI = 2, X86_BP = 3, X86_OF = 4, X86_BR = 5, X86_UD = 6, X86_NM = 7,
-	X86_DF = 8, X86_TS = 10, X86_NP = 11, X86_SS_FAULT = 12, X86_GP = 13, X86_PF = 14, X86_MF = 16,
-	X86_AC = 17, X86_MC = 18, X86_XM = 19,
+	X86_DE = 0,
+	X86_DB = 1,
+	X86_NMI = 2,
+	X86_BP = 3,
+	X86_OF = 4,
+	X86_BR = 5,
+	X86_UD = 6,
+	X86_NM = 7,
+	X86_DF = 8,
+	X86_TS = 10,
+	X86_NP = 11,
+	X86_SS_FAULT = 12,
+	X86_GP = 13,
+	X86_PF = 14,
+	X86_MF = 16,
+	X86_AC = 17,
+	X86_MC = 18,
+	X86_XM = 19,
 };
 
 /* Page-fault error code (SDM vol. 3, 4.7) */
