@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <ucontext.h>
@@ -255,12 +256,20 @@ static double now(void)
 static void *sampler(void *arg)
 {
 	struct bt_profile *profile = arg;
-	const struct timespec period = { .tv_nsec = 1000000000 / PROFILE_HZ };
-	double start = now();
+	double start = now(), due = start;
 
 	pthread_setname_np(pthread_self(), "lodge-profile");
+	prctl(PR_SET_TIMERSLACK, 1000ul);
 	while (!atomic_load(&profile->stop)) {
-		nanosleep(&period, NULL);
+		struct timespec wake;
+
+		/* On a fixed beat; one that was missed is left out. */
+		due += 1.0 / PROFILE_HZ;
+		if (due < now())
+			due = now();
+		wake.tv_sec = (time_t)due;
+		wake.tv_nsec = (long)((due - (double)wake.tv_sec) * 1e9);
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &wake, NULL);
 		ask_vcpus(profile);
 		empty_rings(profile);
 	}
