@@ -19,10 +19,18 @@ enum {
 	PHYS_TABLES = 0x200000, /* page tables made as needed */
 	PHYS_TABLES_END = 0xf00000,
 };
-enum { SEL_KCODE = 0x10, SEL_KDATA = 0x18, SEL_UCODE32 = 0x23, SEL_UDATA = 0x2b, SEL_UCODE64 = 0x33, SEL_TSS = 0x40 };
+enum {
+	SEL_KCODE = 0x10,
+	SEL_KDATA = 0x18,
+	SEL_UCODE32 = 0x23,
+	SEL_UDATA = 0x2b,
+	SEL_UCODE64 = 0x33,
+	SEL_TSS = 0x40
+};
 enum { P = 1, W = 2, U = 4, A = 0x20, D = 0x40, PS = 0x80 };
 
-const char *const privilege_names[PRIVILEGES] = { "user", "kernel", "kernel with SMAP", "32-bit user" };
+const char *const privilege_names[PRIVILEGES] = { "user", "kernel", "kernel with SMAP",
+						  "32-bit user" };
 struct vm *guest_vm;
 uint8_t *guest_ram;
 void (*guest_before_run)(struct bt_vcpu *v);
@@ -83,16 +91,19 @@ static void build_memory(void)
 	put64(PHYS_GDT + (SEL_UCODE32 & ~7), 0x00cffb000000ffffull);
 	put64(PHYS_GDT + (SEL_UDATA & ~7), 0x00cff3000000ffffull);
 	put64(PHYS_GDT + (SEL_UCODE64 & ~7), 0x00affb000000ffffull);
-	put64(PHYS_GDT + SEL_TSS, 0x67 | (uint64_t)PHYS_TSS << 16 | 0x8bull << 40 | (KERNEL >> 24 & 0xff) << 56);
+	put64(PHYS_GDT + SEL_TSS,
+	      0x67 | (uint64_t)PHYS_TSS << 16 | 0x8bull << 40 | (KERNEL >> 24 & 0xff) << 56);
 	put64(PHYS_GDT + SEL_TSS + 8, KERNEL >> 32);
 	put64(PHYS_TSS + 0x24, KERNEL + PHYS_IST);
 	for (unsigned v = 0; v < 256; v++) {
 		uint64_t handler = KERNEL + PHYS_STUBS + 8 * v, type = v == 3 ? 0xee : 0x8e;
 
-		put64(PHYS_IDT + 16 * v, (handler & 0xffff) | (uint64_t)SEL_KCODE << 16 | 1ull << 32 | type << 40 |
+		put64(PHYS_IDT + 16 * v, (handler & 0xffff) | (uint64_t)SEL_KCODE << 16 |
+						 1ull << 32 | type << 40 |
 						 (handler >> 16 & 0xffff) << 48);
 		put64(PHYS_IDT + 16 * v + 8, handler >> 32);
-		memcpy(guest_ram + PHYS_STUBS + 8 * v, "\xf4\xeb\xfd\x90\x90\x90\x90\x90", 8); /* hlt; jmp to it */
+		memcpy(guest_ram + PHYS_STUBS + 8 * v, "\xf4\xeb\xfd\x90\x90\x90\x90\x90",
+		       8); /* hlt; jmp to it */
 	}
 	guest_memory_written(guest_vm, 0, GUEST_RAM);
 }
@@ -107,13 +118,16 @@ static void build_state(void)
 	x86_cpu_reset(&initial, true);
 	initial.cr0 = X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_PG;
 	initial.cr3 = PHYS_PML4;
-	initial.cr4 = (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE | X86_CR4_FSGSBASE) &
+	initial.cr4 = (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT |
+		       X86_CR4_OSXSAVE | X86_CR4_FSGSBASE) &
 		      guest_vm->cpu_model.cr4_valid;
 	initial.efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
 	initial.xcr0 = guest_vm->cpu_model.xcr0_valid & bt_xsave_mask;
 	initial.gdt = (struct x86_table){ KERNEL + PHYS_GDT, 0x7f };
 	initial.idt = (struct x86_table){ KERNEL + PHYS_IDT, 0xfff };
-	initial.seg[X86_TR] = (struct x86_segment){ .selector = SEL_TSS, .attr = 0x8b, .limit = 0x67, .base = KERNEL + PHYS_TSS };
+	initial.seg[X86_TR] = (struct x86_segment){
+		.selector = SEL_TSS, .attr = 0x8b, .limit = 0x67, .base = KERNEL + PHYS_TSS
+	};
 	initial.seg[X86_LDTR] = (struct x86_segment){ 0 };
 	/* vector registers all ones: the standard form with every component in use */
 	memset(initial.xsave + 160, 0xff, 256);
@@ -146,7 +160,9 @@ static void *watchdog(void *unused)
 
 void guest_create(const char *bt_options)
 {
-	struct vm_config config = { .name = "isolation", .cpus = 1, .memory = GUEST_RAM, .engine_options = bt_options };
+	struct vm_config config = {
+		.name = "isolation", .cpus = 1, .memory = GUEST_RAM, .engine_options = bt_options
+	};
 	struct error err;
 	const struct engine *engine = engine_find("bt", &err);
 	struct cpu_source source;
@@ -182,9 +198,13 @@ void guest_prepare(struct x86_cpu_state *s, enum privilege privilege)
 
 	*s = initial;
 	s->rflags = 2;
-	s->seg[X86_CS] = segment(!user ? SEL_KCODE : privilege == USER32 ? SEL_UCODE32 : SEL_UCODE64,
-				 (uint16_t)(code | (user ? X86_ATTR_DPL : 0) | (privilege == USER32 ? X86_ATTR_DB : X86_ATTR_L)));
-	s->seg[X86_SS] = segment(user ? SEL_UDATA : SEL_KDATA, (uint16_t)(data | (user ? X86_ATTR_DPL : 0)));
+	s->seg[X86_CS] = segment(!user               ? SEL_KCODE :
+				 privilege == USER32 ? SEL_UCODE32 :
+						       SEL_UCODE64,
+				 (uint16_t)(code | (user ? X86_ATTR_DPL : 0) |
+					    (privilege == USER32 ? X86_ATTR_DB : X86_ATTR_L)));
+	s->seg[X86_SS] =
+		segment(user ? SEL_UDATA : SEL_KDATA, (uint16_t)(data | (user ? X86_ATTR_DPL : 0)));
 	s->seg[X86_DS] = s->seg[X86_ES] = s->seg[X86_FS] = s->seg[X86_GS] = s->seg[X86_SS];
 	if (privilege == KERNEL64_SMAP)
 		s->cr4 |= (X86_CR4_SMAP | X86_CR4_SMEP) & guest_vm->cpu_model.cr4_valid;
@@ -198,7 +218,8 @@ static bool pushes_error(int vector)
 	return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17;
 }
 
-void guest_run(const struct x86_cpu_state *state, const uint8_t *code, unsigned size, struct outcome *o)
+void guest_run(const struct x86_cpu_state *state, const uint8_t *code, unsigned size,
+	       struct outcome *o)
 {
 	enum vcpu_exit exit_reason;
 	uint64_t frame, stub;

@@ -51,6 +51,7 @@ void guest_map(uint64_t linear, uint64_t gpa, bool user);
 /* Registers for a run. */
 void guest_prepare(struct x86_cpu_state *state, enum privilege privilege);
 /* Run code from the start of the code page until an exception. The state is guest_prepare()'s, changed at will. */
-void guest_run(const struct x86_cpu_state *state, const uint8_t *code, unsigned size, struct outcome *outcome);
+void guest_run(const struct x86_cpu_state *state, const uint8_t *code, unsigned size,
+	       struct outcome *outcome);
 
 #endif

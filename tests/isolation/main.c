@@ -39,8 +39,8 @@ struct form {
 };
 
 #define CODE(bits, name, text)                                                                     \
-	__asm__(".pushsection .rodata\n.intel_syntax noprefix\n.code" #bits "\nform_" #name ":\n" text \
-		"\nint3\nform_end_" #name ":\n.code64\n.att_syntax\n.popsection\n");               \
+	__asm__(".pushsection .rodata\n.intel_syntax noprefix\n.code" #bits "\nform_" #name        \
+		":\n" text "\nint3\nform_end_" #name ":\n.code64\n.att_syntax\n.popsection\n");    \
 	extern const uint8_t form_##name[], form_end_##name[];
 #define CODE64(name, kind, text) CODE(64, name, text)
 #define CODE32(name, kind, text) CODE(32, name, text)
@@ -56,8 +56,8 @@ FORMS_32(CODE32)
 #define ROW_AVX(name, kind, text) ROW(SET_AVX, name, kind)
 #define ROW_AVX512(name, kind, text) ROW(SET_AVX512, name, kind)
 #define ROW_32(name, kind, text) ROW(SET_32, name, kind)
-static const struct form forms[] = { FORMS_64(ROW_64) FORMS_STACK(ROW_STACK) FORMS_AVX(ROW_AVX) FORMS_AVX512(ROW_AVX512)
-					     FORMS_32(ROW_32) };
+static const struct form forms[] = { FORMS_64(ROW_64) FORMS_STACK(ROW_STACK) FORMS_AVX(ROW_AVX)
+					     FORMS_AVX512(ROW_AVX512) FORMS_32(ROW_32) };
 
 /* ---- results ---- */
 
@@ -108,7 +108,8 @@ static uint64_t canary_copy[2 * PAGE / 8];
 
 static uint8_t *make_canary(int flags)
 {
-	uint8_t *p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+	uint8_t *p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
 
 	if (p == MAP_FAILED)
 		exit(1);
@@ -130,15 +131,19 @@ static unsigned list_victims(struct victim *v)
 	int local;
 
 	v[n++] = (struct victim){ "a page of the host", (uint64_t)canary, canary };
-	v[n++] = (struct victim){ "a page of the host below 4 GiB", (uint64_t)low_canary, low_canary };
-	v[n++] = (struct victim){ "guest RAM, host address", page_of(guest_ram + 0x800000), guest_ram + 0x800000 };
+	v[n++] = (struct victim){ "a page of the host below 4 GiB", (uint64_t)low_canary,
+				  low_canary };
+	v[n++] = (struct victim){ "guest RAM, host address", page_of(guest_ram + 0x800000),
+				  guest_ram + 0x800000 };
 	v[n++] = (struct victim){ "struct bt_cpu", page_of(b->cpu), NULL };
 	v[n++] = (struct victim){ "struct bt_cpu, second alias", b->alias[1].gs_base, NULL };
 	v[n++] = (struct victim){ "TLB", page_of(b->table_k.t->tag_read), NULL };
 	v[n++] = (struct victim){ "jump cache", page_of(b->tables[BT_CLASS_U]->t->jump), NULL };
 	v[n++] = (struct victim){ "struct bt_vcpu", page_of(b), NULL };
 	v[n++] = (struct victim){ "code cache, executable", page_of(b->bt->cache.rx), NULL };
-	v[n++] = (struct victim){ "code cache, writable", page_of(b->bt->cache.rw + b->bt->cache.hot_limit - 2 * PAGE), NULL };
+	v[n++] = (struct victim){ "code cache, writable",
+				  page_of(b->bt->cache.rw + b->bt->cache.hot_limit - 2 * PAGE),
+				  NULL };
 	v[n++] = (struct victim){ "C stack", page_of(&local), NULL };
 	v[n++] = (struct victim){ "libc", page_of((void *)(uintptr_t)&memcpy), NULL };
 	v[n++] = (struct victim){ "trampolines", page_of(bt_tramp_helper), NULL };
@@ -148,7 +153,8 @@ static unsigned list_victims(struct victim *v)
 
 static void check_canaries(const char *what)
 {
-	if (memcmp(canary, canary_copy, sizeof(canary_copy)) || memcmp(low_canary, canary_copy, sizeof(canary_copy))) {
+	if (memcmp(canary, canary_copy, sizeof(canary_copy)) ||
+	    memcmp(low_canary, canary_copy, sizeof(canary_copy))) {
 		fail("%s: memory of the host was changed", what);
 		memcpy(canary, canary_copy, sizeof(canary_copy));
 		memcpy(low_canary, canary_copy, sizeof(canary_copy));
@@ -188,7 +194,8 @@ static bool applies(const struct form *f, enum privilege privilege)
 	return true;
 }
 
-static void prepare(struct x86_cpu_state *s, const struct form *f, enum privilege privilege, uint64_t address)
+static void prepare(struct x86_cpu_state *s, const struct form *f, enum privilege privilege,
+		    uint64_t address)
 {
 	guest_prepare(s, privilege);
 	s->gpr[X86_RDI] = s->gpr[X86_RSI] = s->gpr[X86_RBX] = s->gpr[X86_RBP] = address;
@@ -196,9 +203,11 @@ static void prepare(struct x86_cpu_state *s, const struct form *f, enum privileg
 		s->gpr[X86_RSP] = address + 64;
 }
 
-static void describe(char *text, unsigned size, const struct form *f, enum privilege privilege, const struct victim *v)
+static void describe(char *text, unsigned size, const struct form *f, enum privilege privilege,
+		     const struct victim *v)
 {
-	snprintf(text, size, "%s in %s mode, %s (%" PRIx64 ")", f->name, privilege_names[privilege], v->name, v->page);
+	snprintf(text, size, "%s in %s mode, %s (%" PRIx64 ")", f->name, privilege_names[privilege],
+		 v->name, v->page);
 }
 
 /* Not mapped: the guest must be told so. */
@@ -216,8 +225,10 @@ static void attack_unmapped(const struct form *f, enum privilege privilege, cons
 	if (f->kind == N) {
 		if (o.vector != 3)
 			fail("%s, not mapped: vector %d", what, o.vector);
-	} else if (o.vector != X86_PF || o.cr2 < address - 64 || o.cr2 > address + 1024 || (f->kind == X && o.cr2 != address)) {
-		fail("%s, not mapped: vector %d error %x cr2 %" PRIx64 " rip %" PRIx64, what, o.vector, o.error, o.cr2, o.rip);
+	} else if (o.vector != X86_PF || o.cr2 < address - 64 || o.cr2 > address + 1024 ||
+		   (f->kind == X && o.cr2 != address)) {
+		fail("%s, not mapped: vector %d error %x cr2 %" PRIx64 " rip %" PRIx64, what,
+		     o.vector, o.error, o.cr2, o.rip);
 	}
 	if (holds_magic(&o.state))
 		fail("%s, not mapped: the guest read memory of the host", what);
@@ -248,7 +259,8 @@ static void attack_mapped(const struct form *f, enum privilege privilege, const 
 	checks++;
 	guest_map(v->page, ~0ull, false);
 	if (o.vector != 3 || (f->kind == X && o.rip != address + 1))
-		fail("%s, mapped: vector %d error %x cr2 %" PRIx64 " rip %" PRIx64, what, o.vector, o.error, o.cr2, o.rip);
+		fail("%s, mapped: vector %d error %x cr2 %" PRIx64 " rip %" PRIx64, what, o.vector,
+		     o.error, o.cr2, o.rip);
 	else if (f->kind == W && memcmp(before, data, PAGE) == 0)
 		fail("%s, mapped: the write went elsewhere", what);
 	if (holds_magic(&o.state))
@@ -256,7 +268,8 @@ static void attack_mapped(const struct form *f, enum privilege privilege, const 
 	check_canaries(what);
 }
 
-static void test_forms(const char *name, void (*attack)(const struct form *, enum privilege, const struct victim *))
+static void test_forms(const char *name,
+		       void (*attack)(const struct form *, enum privilege, const struct victim *))
 {
 	struct victim victims[VICTIM_MAX];
 	unsigned count = list_victims(victims);
@@ -265,7 +278,8 @@ static void test_forms(const char *name, void (*attack)(const struct form *, enu
 	for (unsigned v = 0; v < count; v++)
 		for (enum privilege privilege = 0; privilege < PRIVILEGES; privilege++)
 			for (unsigned f = 0; f < ARRAY_SIZE(forms); f++)
-				if (applies(&forms[f], privilege) && (privilege != USER32 || victims[v].page >> 32 == 0))
+				if (applies(&forms[f], privilege) &&
+				    (privilege != USER32 || victims[v].page >> 32 == 0))
 					attack(&forms[f], privilege, &victims[v]);
 	end();
 }
@@ -282,7 +296,8 @@ static bool canonical(uint64_t linear)
 	return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
 }
 
-static void touch(const uint8_t *code, const uint8_t *code_end, enum privilege privilege, uint64_t warm, uint64_t address)
+static void touch(const uint8_t *code, const uint8_t *code_end, enum privilege privilege,
+		  uint64_t warm, uint64_t address)
 {
 	static struct x86_cpu_state state;
 	static struct outcome o;
@@ -293,9 +308,11 @@ static void touch(const uint8_t *code, const uint8_t *code_end, enum privilege p
 	guest_run(&state, code, (unsigned)(code_end - code), &o);
 	checks++;
 	if (o.vector != X86_PF && o.vector != X86_GP)
-		fail("%s mode, address %" PRIx64 " after %" PRIx64 ": vector %d", privilege_names[privilege], address, warm, o.vector);
+		fail("%s mode, address %" PRIx64 " after %" PRIx64 ": vector %d",
+		     privilege_names[privilege], address, warm, o.vector);
 	else if (o.vector == X86_PF && o.cr2 - address > 64)
-		fail("%s mode, address %" PRIx64 ": #PF at %" PRIx64, privilege_names[privilege], address, o.cr2);
+		fail("%s mode, address %" PRIx64 ": #PF at %" PRIx64, privilege_names[privilege],
+		     address, o.cr2);
 	else if (o.vector == X86_GP && canonical(address) && canonical(address + 31))
 		fail("%s mode, address %" PRIx64 ": #GP", privilege_names[privilege], address);
 }
@@ -303,8 +320,11 @@ static void touch(const uint8_t *code, const uint8_t *code_end, enum privilege p
 /* Addresses that share a TLB index with a mapped page, and those around which sums wrap. Nothing is mapped there. */
 static void test_edges(void)
 {
-	static const uint64_t centres[] = { 0, 1ull << 28, 1ull << 31, 1ull << 32, 1ull << 47, 0xffff8000ull << 32, ~0ull << 28,
-					    0xffffffff00000000ull, 1ull << 63, 0x7fffffffffff0000ull };
+	static const uint64_t centres[] = { 0,           1ull << 28,
+					    1ull << 31,  1ull << 32,
+					    1ull << 47,  0xffff8000ull << 32,
+					    ~0ull << 28, 0xffffffff00000000ull,
+					    1ull << 63,  0x7fffffffffff0000ull };
 	static const struct {
 		const uint8_t *code, *end;
 	} codes[] = { { form_two_loads, form_end_two_loads },
@@ -322,11 +342,13 @@ static void test_edges(void)
 			/* the same TLB index */
 			for (uint64_t step = 1ull << 28; step < 1ull << 47; step <<= 1) {
 				touch(codes[c].code, codes[c].end, privilege, warm, warm ^ step);
-				touch(codes[c].code, codes[c].end, privilege, warm, (warm ^ step) + PAGE - 8);
+				touch(codes[c].code, codes[c].end, privilege, warm,
+				      (warm ^ step) + PAGE - 8);
 			}
 			for (unsigned i = 0; i < ARRAY_SIZE(centres); i++)
 				for (int64_t d = -96; d <= 64; d += d < -8 || d > 8 ? 8 : 1)
-					touch(codes[c].code, codes[c].end, privilege, warm, centres[i] + (uint64_t)d);
+					touch(codes[c].code, codes[c].end, privilege, warm,
+					      centres[i] + (uint64_t)d);
 		}
 	}
 	end();
@@ -352,11 +374,12 @@ static void test_anywhere(void)
 		if (n & 1)
 			address = (uint64_t)((int64_t)(address << 16) >> 16);
 		page = address & ~0xfffull;
-		if (address >= KERNEL - PAGE || page == USER_CODE || page == USER_STACK || page == USER_CODE - PAGE ||
-		    page == USER_STACK - PAGE)
+		if (address >= KERNEL - PAGE || page == USER_CODE || page == USER_STACK ||
+		    page == USER_CODE - PAGE || page == USER_STACK - PAGE)
 			continue;
-		touch(n & 2 ? form_two_loads : form_two_stores, n & 2 ? form_end_two_loads : form_end_two_stores,
-		      n % 3 ? USER64 : KERNEL64, n % 3 ? USER_STACK : KERNEL + PHYS_STACK, address);
+		touch(n & 2 ? form_two_loads : form_two_stores,
+		      n & 2 ? form_end_two_loads : form_end_two_stores, n % 3 ? USER64 : KERNEL64,
+		      n % 3 ? USER_STACK : KERNEL + PHYS_STACK, address);
 	}
 	end();
 }
@@ -376,7 +399,8 @@ CODE(16, seg_load16, "mov eax, fs:[edi]")
 CODE(16, seg_store16, "addr32 inc dword ptr [edi]")
 CODE(16, seg_stos16, "addr32 stosd")
 
-static void attack_segment(const uint8_t *code, const uint8_t *code_end, bool bits16, uint32_t base, uint32_t offset, bool limited)
+static void attack_segment(const uint8_t *code, const uint8_t *code_end, bool bits16, uint32_t base,
+			   uint32_t offset, bool limited)
 {
 	static struct x86_cpu_state state;
 	static struct outcome o;
@@ -398,7 +422,8 @@ static void attack_segment(const uint8_t *code, const uint8_t *code_end, bool bi
 	if (limited || offset > 0xfffffff0 ?
 		    o.vector != X86_GP && o.vector != X86_SS_FAULT && o.vector != X86_PF :
 		    o.vector != X86_PF || (uint32_t)o.cr2 - linear + 64 > 128 || o.cr2 >> 32)
-		fail("base %x offset %x%s: vector %d cr2 %" PRIx64, base, offset, limited ? " beyond the limit" : "", o.vector, o.cr2);
+		fail("base %x offset %x%s: vector %d cr2 %" PRIx64, base, offset,
+		     limited ? " beyond the limit" : "", o.vector, o.cr2);
 	if (holds_magic(&o.state))
 		fail("base %x offset %x: the guest read memory of the host", base, offset);
 	check_canaries("segments");
@@ -406,21 +431,29 @@ static void attack_segment(const uint8_t *code, const uint8_t *code_end, bool bi
 
 static void test_segments(void)
 {
-#define SEG(name, bits16) { form_seg_##name, form_end_seg_##name, bits16 }
+#define SEG(name, bits16)                                                                          \
+	{                                                                                          \
+		form_seg_##name, form_end_seg_##name, bits16                                       \
+	}
 	static const struct {
 		const uint8_t *code, *end;
 		bool bits16;
-	} codes[] = { SEG(load, false), SEG(store, false), SEG(ds, false),  SEG(es, false),     SEG(rep, false),     SEG(push, false),
-		      SEG(pop, false),	SEG(sse, false),   SEG(lock, false), SEG(load16, true), SEG(store16, true), SEG(stos16, true) };
+	} codes[] = { SEG(load, false), SEG(store, false), SEG(ds, false),     SEG(es, false),
+		      SEG(rep, false),  SEG(push, false),  SEG(pop, false),    SEG(sse, false),
+		      SEG(lock, false), SEG(load16, true), SEG(store16, true), SEG(stos16, true) };
 	const uint32_t target = (uint32_t)(uint64_t)low_canary + AT;
-	const uint32_t bases[] = { 1, 0x1000, target, target - 1, target + 1, target & ~0xfffu, 0x80000000, 0xfffff000, 0xffffffff,
-				   target + 0x80000000 };
+	const uint32_t bases[] = { 1,          0x1000,
+				   target,     target - 1,
+				   target + 1, target & ~0xfffu,
+				   0x80000000, 0xfffff000,
+				   0xffffffff, target + 0x80000000 };
 
 	begin("segments");
 	for (unsigned c = 0; c < ARRAY_SIZE(codes); c++)
 		for (unsigned b = 0; b < ARRAY_SIZE(bases); b++)
 			for (unsigned limited = 0; limited < 2; limited++)
-				attack_segment(codes[c].code, codes[c].end, codes[c].bits16, bases[b], target - bases[b], limited);
+				attack_segment(codes[c].code, codes[c].end, codes[c].bits16,
+					       bases[b], target - bases[b], limited);
 	end();
 }
 
@@ -428,7 +461,8 @@ static void test_segments(void)
 
 CODE(64, divide, "xor edx, edx; xor ecx, ecx; div rcx")
 CODE(64, misaligned, "lea rax, [rip]; or rax, 1; movaps xmm0, [rsi + 1]")
-CODE(64, numeric, "mov dword ptr [rsi], 0; ldmxcsr [rsi]; xorps xmm1, xmm1; mov ecx, 1; cvtsi2ss xmm0, ecx; divss xmm0, xmm1")
+CODE(64, numeric,
+     "mov dword ptr [rsi], 0; ldmxcsr [rsi]; xorps xmm1, xmm1; mov ecx, 1; cvtsi2ss xmm0, ecx; divss xmm0, xmm1")
 CODE(64, undefined, "ud2")
 
 static void test_stack_pointer(void)
@@ -450,19 +484,31 @@ static void test_stack_pointer(void)
 	guest_prepare(&state, USER64);
 	guest_run(&state, form_undefined, 3, &o); /* makes the signal stack */
 	for (unsigned i = 0; i < ARRAY_SIZE(faults); i++) {
-		const uint64_t stacks[] = { (uint64_t)canary + PAGE, (uint64_t)canary + 128, (uint64_t)b->signal_stack + 65536,
-					    (uint64_t)b->signal_stack + 32768, (uint64_t)b->signal_stack, (uint64_t)&local,
-					    (uint64_t)b->cpu + 512, (uint64_t)b->bt->cache.rw + 0x10000, (uint64_t)guest_ram + 0x800000,
-					    0, 8, ~0ull, 1ull << 47, 1ull << 63 };
+		const uint64_t stacks[] = { (uint64_t)canary + PAGE,
+					    (uint64_t)canary + 128,
+					    (uint64_t)b->signal_stack + 65536,
+					    (uint64_t)b->signal_stack + 32768,
+					    (uint64_t)b->signal_stack,
+					    (uint64_t)&local,
+					    (uint64_t)b->cpu + 512,
+					    (uint64_t)b->bt->cache.rw + 0x10000,
+					    (uint64_t)guest_ram + 0x800000,
+					    0,
+					    8,
+					    ~0ull,
+					    1ull << 47,
+					    1ull << 63 };
 
 		for (unsigned s = 0; s < ARRAY_SIZE(stacks); s++) {
 			guest_prepare(&state, USER64);
 			state.gpr[X86_RSP] = stacks[s];
 			state.gpr[X86_RSI] = USER_STACK;
-			guest_run(&state, faults[i].code, (unsigned)(faults[i].end - faults[i].code), &o);
+			guest_run(&state, faults[i].code,
+				  (unsigned)(faults[i].end - faults[i].code), &o);
 			checks++;
 			if (o.vector != faults[i].vector || o.rsp != stacks[s])
-				fail("%s with RSP %" PRIx64 ": vector %d, RSP %" PRIx64, faults[i].name, stacks[s], o.vector, o.rsp);
+				fail("%s with RSP %" PRIx64 ": vector %d, RSP %" PRIx64,
+				     faults[i].name, stacks[s], o.vector, o.rsp);
 			check_canaries(faults[i].name);
 		}
 	}
@@ -500,28 +546,35 @@ static void test_jump_cache(void)
 	jump_and_expect(1ull << 47, USER_CODE, X86_GP);
 	jump_and_expect(MAGIC, USER_CODE, X86_GP);
 	memset(guest_ram + PHYS_DATA, 0xcc, 4 * PAGE);
-	memcpy(guest_ram + PHYS_DATA, "\xc3", 1);                 /* ret */
+	memcpy(guest_ram + PHYS_DATA, "\xc3", 1); /* ret */
 	guest_memory_written(guest_vm, PHYS_DATA, 4 * PAGE);
 	guest_map(first, PHYS_DATA, true);
 	for (unsigned bit = 13; bit < 47; bit++) {
-		uint64_t other = bit < 32 ? first ^ 1ull << bit ^ (bit >= 16 ? 1ull << (bit - 16) : 0) : first ^ 1ull << bit;
+		uint64_t other = bit < 32 ? first ^ 1ull << bit ^
+						    (bit >= 16 ? 1ull << (bit - 16) : 0) :
+					    first ^ 1ull << bit;
 
-		if ((other ^ first) < PAGE || (other & ~0xfffull) == USER_CODE || (other & ~0xfffull) == USER_STACK)
+		if ((other ^ first) < PAGE || (other & ~0xfffull) == USER_CODE ||
+		    (other & ~0xfffull) == USER_STACK)
 			continue;
 		/* not mapped, although its entry leads to code */
 		guest_prepare(&state, USER64);
 		state.gpr[X86_RSI] = first;
 		state.gpr[X86_RDI] = other;
-		guest_run(&state, form_jump_twice, (unsigned)(form_end_jump_twice - form_jump_twice), &o);
+		guest_run(&state, form_jump_twice,
+			  (unsigned)(form_end_jump_twice - form_jump_twice), &o);
 		checks++;
 		if (o.vector != X86_PF || o.cr2 != other || o.rip != other)
-			fail("call to %" PRIx64 " after %" PRIx64 ": vector %d at %" PRIx64, other, first, o.vector, o.rip);
+			fail("call to %" PRIx64 " after %" PRIx64 ": vector %d at %" PRIx64, other,
+			     first, o.vector, o.rip);
 		/* mapped to other code */
 		guest_map(other, PHYS_DATA + PAGE, true);
-		guest_run(&state, form_jump_twice, (unsigned)(form_end_jump_twice - form_jump_twice), &o);
+		guest_run(&state, form_jump_twice,
+			  (unsigned)(form_end_jump_twice - form_jump_twice), &o);
 		checks++;
 		if (o.vector != 3 || o.rip != other + 1)
-			fail("call to %" PRIx64 " after %" PRIx64 ", mapped: vector %d at %" PRIx64, other, first, o.vector, o.rip);
+			fail("call to %" PRIx64 " after %" PRIx64 ", mapped: vector %d at %" PRIx64,
+			     other, first, o.vector, o.rip);
 		guest_map(other, ~0ull, false);
 	}
 	guest_map(first, ~0ull, false);
@@ -581,26 +634,38 @@ static void search(const char *where, const void *memory, uint64_t size)
 }
 
 /* Everything that might store an instruction pointer, data pointer or scratch register of the host. RSI: memory. */
-CODE(64, leak_environment, "fld1; fadd dword ptr [rsi]; fstp dword ptr [rsi + 8]; fnstenv [rsi + 64]; fxsave64 [rsi + 512]; fxsave [rsi + 1024]; fnsave [rsi + 1536]; .byte 0x66; fnstenv [rsi + 1664]")
-CODE(64, leak_after_fault, "fninit; fld1; fldz; fdivp; fxsave64 [rsi + 512]; mov dword ptr [rsi], 0x37b; fldcw [rsi]; fld1; fldz; fdivp; fwait")
+CODE(64, leak_environment,
+     "fld1; fadd dword ptr [rsi]; fstp dword ptr [rsi + 8]; fnstenv [rsi + 64]; fxsave64 [rsi + 512]; fxsave [rsi + 1024]; fnsave [rsi + 1536]; .byte 0x66; fnstenv [rsi + 1664]")
+CODE(64, leak_after_fault,
+     "fninit; fld1; fldz; fdivp; fxsave64 [rsi + 512]; mov dword ptr [rsi], 0x37b; fldcw [rsi]; fld1; fldz; fdivp; fwait")
 CODE(64, leak_xsave, "mov eax, 7; xor edx, edx; xsave64 [rsi + 512]; xsave [rsi + 1344]")
-CODE(64, leak_registers, "mov [rsi], r10; mov [rsi + 8], r11; lea r10, [rip]; mov r11, [rsi]; push r10; push r11; pop r10; pop r11; xchg r10, r11; pushfq; pop rax; lea rax, [rsi]; call 1f; 1: pop rbx; sub rbx, rbx; ud2")
+CODE(64, leak_registers,
+     "mov [rsi], r10; mov [rsi + 8], r11; lea r10, [rip]; mov r11, [rsi]; push r10; push r11; pop r10; pop r11; xchg r10, r11; pushfq; pop rax; lea rax, [rsi]; call 1f; 1: pop rbx; sub rbx, rbx; ud2")
 CODE(64, leak_divide, "mov [rsi], r10; mov [rsi + 8], r11; xor r10d, r10d; div r10")
 CODE(64, leak_page_fault, "mov r10, [rsi]; mov r11, 5; mov [r10 + r11*8 + 0x1234], r11")
-CODE(64, leak_cross, "mov rax, [rsi + 0x7fc]; mov [rsi + 0x7fc], rax; mov rax, [rsi + 0x7ff]; lock add [rsi + 0x7fb], rax; mov [rsi], r10; mov [rsi+8], r11")
-CODE(64, leak_descriptors, "sgdt [rsi]; sidt [rsi + 16]; sldt [rsi + 32]; str [rsi + 40]; smsw [rsi + 48]; mov [rsi + 64], gs; rdgsbase rax; mov [rsi + 72], rax; rdfsbase rax; mov [rsi + 80], rax")
-CODE(64, leak_strings, "mov rdi, rsi; mov ecx, 100; rep stosb; mov ecx, 10; rep movsw; mov [rsi], rdi; mov [rsi + 8], rcx; mov [rsi + 16], r10; mov [rsi + 24], r11")
-CODE(64, leak_stack, "lea rsp, [rsi + 0x400]; push r10; push r11; call 1f; 1: enter 32, 3; pushfq; push [rsi]; syscall")
-CODE(64, leak_cpuid, "mov eax, 1; cpuid; rdtsc; mov [rsi], rax; mov [rsi + 8], rdx; mov [rsi + 16], r10; mov [rsi + 24], r11; xor ecx, ecx; xgetbv")
+CODE(64, leak_cross,
+     "mov rax, [rsi + 0x7fc]; mov [rsi + 0x7fc], rax; mov rax, [rsi + 0x7ff]; lock add [rsi + 0x7fb], rax; mov [rsi], r10; mov [rsi+8], r11")
+CODE(64, leak_descriptors,
+     "sgdt [rsi]; sidt [rsi + 16]; sldt [rsi + 32]; str [rsi + 40]; smsw [rsi + 48]; mov [rsi + 64], gs; rdgsbase rax; mov [rsi + 72], rax; rdfsbase rax; mov [rsi + 80], rax")
+CODE(64, leak_strings,
+     "mov rdi, rsi; mov ecx, 100; rep stosb; mov ecx, 10; rep movsw; mov [rsi], rdi; mov [rsi + 8], rcx; mov [rsi + 16], r10; mov [rsi + 24], r11")
+CODE(64, leak_stack,
+     "lea rsp, [rsi + 0x400]; push r10; push r11; call 1f; 1: enter 32, 3; pushfq; push [rsi]; syscall")
+CODE(64, leak_cpuid,
+     "mov eax, 1; cpuid; rdtsc; mov [rsi], rax; mov [rsi + 8], rdx; mov [rsi + 16], r10; mov [rsi + 24], r11; xor ecx, ecx; xgetbv")
 
 static void test_leaks(void)
 {
-#define LEAK(name) { #name, form_leak_##name, form_end_leak_##name }
+#define LEAK(name)                                                                                 \
+	{                                                                                          \
+#name, form_leak_##name, form_end_leak_##name                                      \
+	}
 	static const struct {
 		const char *name;
 		const uint8_t *code, *end;
-	} codes[] = { LEAK(environment), LEAK(after_fault), LEAK(xsave),       LEAK(registers), LEAK(divide), LEAK(page_fault),
-		      LEAK(cross),       LEAK(descriptors), LEAK(strings), LEAK(stack), LEAK(cpuid) };
+	} codes[] = { LEAK(environment), LEAK(after_fault), LEAK(xsave), LEAK(registers),
+		      LEAK(divide),      LEAK(page_fault),  LEAK(cross), LEAK(descriptors),
+		      LEAK(strings),     LEAK(stack),       LEAK(cpuid) };
 	static struct x86_cpu_state state;
 	static struct outcome o;
 
@@ -616,7 +681,8 @@ static void test_leaks(void)
 				memset(guest_ram + PHYS_STACK, 0, PAGE);
 				state.gpr[X86_RSI] = state.gpr[X86_RSP] - PAGE / 2;
 				state.gpr[X86_RSP] += PAGE / 2 - 64;
-				guest_run(&state, codes[c].code, (unsigned)(codes[c].end - codes[c].code), &o);
+				guest_run(&state, codes[c].code,
+					  (unsigned)(codes[c].end - codes[c].code), &o);
 				checks++;
 				if (o.vector < 0)
 					fail("%s: ended with %d", codes[c].name, o.vector);
@@ -630,7 +696,8 @@ static void test_leaks(void)
 
 						memcpy(&value, guest_ram + PHYS_STACK + field, 4);
 						if (field != 80 && value)
-							fail("FNSTENV stores %x at %u", value, field - 64);
+							fail("FNSTENV stores %x at %u", value,
+							     field - 64);
 					}
 			}
 		}
@@ -688,13 +755,15 @@ int main(int argc, char **argv)
 			usage();
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (strcmp(sabotage, "rwx") == 0 &&
-	    mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
+	if (strcmp(sabotage, "rwx") == 0 && mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
+						 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
 		return 2;
 	guest_create(options);
 	canary = make_canary(0);
 	low_canary = make_canary(MAP_32BIT);
-	guest_before_run = strcmp(sabotage, "tlb") == 0 ? sabotage_tlb : strcmp(sabotage, "leak") == 0 ? sabotage_leak : NULL;
+	guest_before_run = strcmp(sabotage, "tlb") == 0  ? sabotage_tlb :
+			   strcmp(sabotage, "leak") == 0 ? sabotage_leak :
+							   NULL;
 	test_leaks(); /* first: the others put host addresses into the guest */
 	test_write_xor_execute();
 	test_forms("not-mapped", attack_unmapped);

@@ -66,14 +66,16 @@ static int parse_word(struct bt_options *options, const char *word, struct error
 	}
 	if (strncmp(word, "small-cache=", 12) == 0) {
 		options->cache_size = parse_cache_size(word + 12);
-		return options->cache_size ? 0 :
-					     error_set(err, 0, "--bt '%s': give a size from 1M to %uM", word,
-						       BT_CACHE_SIZE >> 20);
+		return options->cache_size ?
+			       0 :
+			       error_set(err, 0, "--bt '%s': give a size from 1M to %uM", word,
+					 BT_CACHE_SIZE >> 20);
 	}
-	return error_set(err, 0,
-			 "--bt: no option '%.40s'; there are no-chain, no-groups, no-inline-system, no-jump-cache, "
-			 "no-dead-flags, no-tlb, no-spaces, one-insn, max-insns=N, small-cache=SIZE",
-			 word);
+	return error_set(
+		err, 0,
+		"--bt: no option '%.40s'; there are no-chain, no-groups, no-inline-system, no-jump-cache, "
+		"no-dead-flags, no-tlb, no-spaces, one-insn, max-insns=N, small-cache=SIZE",
+		word);
 }
 
 int bt_options_parse(struct bt_options *options, const char *list, struct error *err)

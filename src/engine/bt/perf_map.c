@@ -57,15 +57,17 @@ static const char *privilege(uint32_t mode)
 	return (mode & BT_MODE_CLASS) >> BT_MODE_CLASS_SHIFT == BT_CLASS_U ? "user" : "kernel";
 }
 
-void bt_perf_map_block(struct bt_vm *bt, const struct bt_block *block, uint64_t page, const struct bt_cache *before)
+void bt_perf_map_block(struct bt_vm *bt, const struct bt_block *block, uint64_t page,
+		       const struct bt_cache *before)
 {
 	const struct bt_cache *cache = &bt->cache;
 	const char *who = privilege(block->mode);
-	unsigned long long linear = page | (block->gpa & PAGE_MASK), rx = (unsigned long long)cache->rx;
+	unsigned long long linear = page | (block->gpa & PAGE_MASK),
+			   rx = (unsigned long long)cache->rx;
 
-	fprintf(bt->perf_map->out, "%llx %x guest-%s:%llx\n", rx + block->hot_start, block->hot_end - block->hot_start, who,
-		linear);
+	fprintf(bt->perf_map->out, "%llx %x guest-%s:%llx\n", rx + block->hot_start,
+		block->hot_end - block->hot_start, who, linear);
 	if (cache->cold > before->cold)
-		fprintf(bt->perf_map->out, "%llx %x guest-%s:%llx (slow paths)\n", rx + before->cold,
-			cache->cold - before->cold, who, linear);
+		fprintf(bt->perf_map->out, "%llx %x guest-%s:%llx (slow paths)\n",
+			rx + before->cold, cache->cold - before->cold, who, linear);
 }

@@ -94,11 +94,13 @@ static enum profile_category category_of(const struct bt_vcpu *v, uint64_t rip, 
 		return PROFILE_SWITCH;
 	switch (v->activity) {
 	case ACTIVITY_HELPER:
-		return atomic_load_explicit(&v->in_device, memory_order_relaxed) ? PROFILE_DEVICE :
-										     category_of_helper(v, op);
+		return atomic_load_explicit(&v->in_device, memory_order_relaxed) ?
+			       PROFILE_DEVICE :
+			       category_of_helper(v, op);
 	case ACTIVITY_MEMORY:
 	case ACTIVITY_COMMIT:
-		return atomic_load_explicit(&v->in_device, memory_order_relaxed) ? PROFILE_DEVICE : PROFILE_MEMORY;
+		return atomic_load_explicit(&v->in_device, memory_order_relaxed) ? PROFILE_DEVICE :
+										   PROFILE_MEMORY;
 	case ACTIVITY_FAULT:
 		return PROFILE_FAULT;
 	default: /* in_run without an activity: the dispatcher is about to enter */
@@ -165,17 +167,20 @@ void bt_profile_thread(struct bt_vcpu *v)
 
 /* ---- the sampler ---- */
 
-static struct profile_block *block_entry(struct bt_profile *profile, const struct profile_place *place)
+static struct profile_block *block_entry(struct bt_profile *profile,
+					 const struct profile_place *place)
 {
 	const unsigned mask = (1u << PROFILE_BLOCKS_BITS) - 1;
-	unsigned i = (unsigned)((place->linear * 31 + place->gpa) * 0x9e3779b97f4a7c15ull >> (64 - PROFILE_BLOCKS_BITS));
+	unsigned i = (unsigned)((place->linear * 31 + place->gpa) * 0x9e3779b97f4a7c15ull >>
+				(64 - PROFILE_BLOCKS_BITS));
 	struct profile_block *b;
 
 	for (;; i = (i + 1) & mask) {
 		b = &profile->blocks[i];
 		if (!b->count)
 			break;
-		if (b->place.linear == place->linear && b->place.gpa == place->gpa && b->place.mode == place->mode)
+		if (b->place.linear == place->linear && b->place.gpa == place->gpa &&
+		    b->place.mode == place->mode)
 			return b;
 	}
 	if (profile->block_count >= mask / 4 * 3)
@@ -186,7 +191,8 @@ static struct profile_block *block_entry(struct bt_profile *profile, const struc
 	b->code_size = (uint8_t)(PAGE_SIZE - (place->gpa & PAGE_MASK) < PROFILE_CODE_BYTES ?
 					 PAGE_SIZE - (place->gpa & PAGE_MASK) :
 					 PROFILE_CODE_BYTES);
-	const uint8_t *host = guest_memory_host(&profile->bt->vm->memory, place->gpa, b->code_size, false);
+	const uint8_t *host =
+		guest_memory_host(&profile->bt->vm->memory, place->gpa, b->code_size, false);
 
 	if (host)
 		memcpy(b->code, host, b->code_size);
@@ -234,7 +240,8 @@ static void ask_vcpus(struct bt_profile *profile)
 	const struct vm *vm = profile->bt->vm;
 
 	for (unsigned i = 0; i < vm->vcpu_count; i++) {
-		const struct profile_ring *ring = __atomic_load_n(&profile->rings[i], __ATOMIC_ACQUIRE);
+		const struct profile_ring *ring =
+			__atomic_load_n(&profile->rings[i], __ATOMIC_ACQUIRE);
 
 		if (!ring)
 			continue;
@@ -297,7 +304,9 @@ int bt_profile_start(struct bt_vm *bt, struct error *err)
 	sigfillset(&action.sa_mask);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	code = sigaction(SIGPROF, &action, NULL) ? errno : pthread_create(&profile->thread, NULL, sampler, profile);
+	code = sigaction(SIGPROF, &action, NULL) ?
+		       errno :
+		       pthread_create(&profile->thread, NULL, sampler, profile);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (code) {
 		free(profile->blocks);

@@ -41,18 +41,20 @@ static uint64_t category_count(const struct bt_profile *profile, unsigned catego
 	return sum;
 }
 
-static void print_categories(FILE *out, const struct bt_profile *profile, uint64_t total, uint64_t busy)
+static void print_categories(FILE *out, const struct bt_profile *profile, uint64_t total,
+			     uint64_t busy)
 {
 	uint64_t by_mode[PROFILE_MODES] = { 0 };
 
-	fprintf(out, "\nWhere time goes\n  %-28s %10s %8s %8s   %8s %8s %8s\n", "", "samples", "% of all", "% busy", "user",
-		"kernel", "16-bit");
+	fprintf(out, "\nWhere time goes\n  %-28s %10s %8s %8s   %8s %8s %8s\n", "", "samples",
+		"% of all", "% busy", "user", "kernel", "16-bit");
 	for (unsigned c = 0; c < PROFILE_CATEGORIES; c++) {
 		uint64_t n = category_count(profile, c);
 
 		if (!n)
 			continue;
-		fprintf(out, "  %-28s %10" PRIu64 " %8.1f ", category_names[c], n, percent(n, total));
+		fprintf(out, "  %-28s %10" PRIu64 " %8.1f ", category_names[c], n,
+			percent(n, total));
 		if (c == PROFILE_IDLE) {
 			fprintf(out, "%8s\n", "-");
 			continue;
@@ -60,12 +62,13 @@ static void print_categories(FILE *out, const struct bt_profile *profile, uint64
 		fprintf(out, "%8.1f   ", percent(n, busy));
 		for (unsigned m = 0; m < PROFILE_MODES; m++) {
 			by_mode[m] += profile->count[c][m];
-			fprintf(out, "%8" PRIu64 "%s", profile->count[c][m], m + 1 < PROFILE_MODES ? " " : "\n");
+			fprintf(out, "%8" PRIu64 "%s", profile->count[c][m],
+				m + 1 < PROFILE_MODES ? " " : "\n");
 		}
 	}
-	fprintf(out, "  %-28s %10" PRIu64 " %8.1f %8.1f   %8" PRIu64 " %8" PRIu64 " %8" PRIu64 "\n", "busy, in all", busy,
-		percent(busy, total), busy ? 100.0 : 0.0, by_mode[PROFILE_USER], by_mode[PROFILE_KERNEL],
-		by_mode[PROFILE_REAL]);
+	fprintf(out, "  %-28s %10" PRIu64 " %8.1f %8.1f   %8" PRIu64 " %8" PRIu64 " %8" PRIu64 "\n",
+		"busy, in all", busy, percent(busy, total), busy ? 100.0 : 0.0,
+		by_mode[PROFILE_USER], by_mode[PROFILE_KERNEL], by_mode[PROFILE_REAL]);
 }
 
 static void print_helpers(FILE *out, const struct bt_profile *profile, uint64_t busy)
@@ -83,14 +86,16 @@ static void print_helpers(FILE *out, const struct bt_profile *profile, uint64_t 
 				best = op;
 		if (!left[best])
 			break;
-		fprintf(out, "  %10" PRIu64 " %8.1f  %s\n", left[best], percent(left[best], busy), x86_op_name(best));
+		fprintf(out, "  %10" PRIu64 " %8.1f  %s\n", left[best], percent(left[best], busy),
+			x86_op_name(best));
 		left[best] = 0;
 	}
 }
 
 static int by_count(const void *a, const void *b)
 {
-	const struct profile_block *x = *(struct profile_block *const *)a, *y = *(struct profile_block *const *)b;
+	const struct profile_block *x = *(struct profile_block *const *)a,
+				   *y = *(struct profile_block *const *)b;
 
 	if (x->count != y->count)
 		return x->count < y->count ? 1 : -1;
@@ -104,7 +109,8 @@ static void print_instruction(FILE *out, const struct profile_block *b)
 						   [X86_CODE64] = ZYDIS_MACHINE_MODE_LONG_64 };
 	ZydisDisassembledInstruction insn;
 
-	if (ZYAN_SUCCESS(ZydisDisassembleIntel(modes[b->place.code & 3], b->place.linear, b->code, b->code_size, &insn)))
+	if (ZYAN_SUCCESS(ZydisDisassembleIntel(modes[b->place.code & 3], b->place.linear, b->code,
+					       b->code_size, &insn)))
 		fprintf(out, "%s\n", insn.text);
 	else
 		fprintf(out, "(crosses a page, or has changed)\n");
@@ -121,19 +127,24 @@ static void print_blocks(FILE *out, const struct bt_profile *profile, uint64_t b
 		if (profile->blocks[i].count && n < profile->block_count)
 			sorted[n++] = &profile->blocks[i];
 	qsort(sorted, n, sizeof(*sorted), by_count);
-	fprintf(out, "\nBlocks of guest code (%u of %u; slow: samples not in the translation's main line)\n", n < TOP_BLOCKS ? n : TOP_BLOCKS,
-		n);
-	fprintf(out, "  %10s %8s %8s  %-6s  %-16s  %-12s  %s\n", "samples", "% busy", "slow", "mode", "guest address", "physical",
-		"first instruction");
+	fprintf(out,
+		"\nBlocks of guest code (%u of %u; slow: samples not in the translation's main line)\n",
+		n < TOP_BLOCKS ? n : TOP_BLOCKS, n);
+	fprintf(out, "  %10s %8s %8s  %-6s  %-16s  %-12s  %s\n", "samples", "% busy", "slow",
+		"mode", "guest address", "physical", "first instruction");
 	for (unsigned i = 0; i < n && i < TOP_BLOCKS; i++) {
 		const struct profile_block *b = sorted[i];
 
-		fprintf(out, "  %10" PRIu64 " %8.1f %8" PRIu64 "  %-6s  %016" PRIx64 "  %012" PRIx64 "  ", b->count,
-			percent(b->count, busy), b->slow, mode_names[b->place.mode], b->place.linear, b->place.gpa);
+		fprintf(out,
+			"  %10" PRIu64 " %8.1f %8" PRIu64 "  %-6s  %016" PRIx64 "  %012" PRIx64
+			"  ",
+			b->count, percent(b->count, busy), b->slow, mode_names[b->place.mode],
+			b->place.linear, b->place.gpa);
 		print_instruction(out, b);
 	}
 	if (profile->elsewhere)
-		fprintf(out, "  %10" PRIu64 " samples of blocks for which there was no room\n", profile->elsewhere);
+		fprintf(out, "  %10" PRIu64 " samples of blocks for which there was no room\n",
+			profile->elsewhere);
 	free(sorted);
 }
 
@@ -152,9 +163,13 @@ void bt_print_profile(struct vm *vm, FILE *out)
 	for (unsigned i = 0; i < vm->vcpu_count; i++)
 		if (profile->rings[i])
 			lost += atomic_load(&profile->rings[i]->lost);
-	fprintf(out, "Profile of '%s', engine %s: %u vCPU%s, %.1f s, %" PRIu64 " samples (%.0f a second of each vCPU), %" PRIu64 " lost\n",
-		vm->config.name, vm->engine->name, vm->vcpu_count, vm->vcpu_count == 1 ? "" : "s", profile->seconds, total,
-		profile->seconds > 0 ? (double)total / profile->seconds / vm->vcpu_count : 0.0, lost);
+	fprintf(out,
+		"Profile of '%s', engine %s: %u vCPU%s, %.1f s, %" PRIu64
+		" samples (%.0f a second of each vCPU), %" PRIu64 " lost\n",
+		vm->config.name, vm->engine->name, vm->vcpu_count, vm->vcpu_count == 1 ? "" : "s",
+		profile->seconds, total,
+		profile->seconds > 0 ? (double)total / profile->seconds / vm->vcpu_count : 0.0,
+		lost);
 	print_categories(out, profile, total, busy);
 	print_helpers(out, profile, busy);
 	print_blocks(out, profile, busy);
