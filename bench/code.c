@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How an engine takes to much code: generates MiB of functions of ordinary instructions (loads, stores, arithmetic,
- * branches, about 60 a function), then calls all of them in a random order, several times. Linked statically.
+ * How an engine takes to a lot of code: generates MiB of functions of ordinary instructions (loads,
+ * stores, arithmetic, branches, about 60 a function), then calls all of them in a random order,
+ * several times. Linked statically.
  *
  *   code [-t SECONDS] MIB...
  *
- * Prints for each size `CODE MIB first later`: ns per guest instruction the first time (translating it included) and
- * the best later time. No pass takes longer than SECONDS (3): it is cut short, and later passes call the same functions.
- * The difference of the two is what translation costs, seen from the guest; where later passes of a large size cost
- * as much as the first, the code cache does not hold it.
+ * Prints for each size `CODE MIB first later`: ns per guest instruction the first time
+ * (translating it included) and the best later time. No pass takes longer than SECONDS (3): it is
+ * cut short, and later passes call the same functions. The difference of the two is what
+ * translation costs, seen from the guest; where later passes of a large size cost as much as the
+ * first, the code cache does not hold it.
  */
 #define _GNU_SOURCE
 #include <stdint.h>
@@ -63,7 +65,7 @@ static void reference(uint32_t opcode, uint32_t reg)
 	byte(draw(15) * 8);
 }
 
-/* One template; returns how many instructions it is. rdi points to data; rax, rcx, rdx and rsi are anybody's. */
+/* One template; returns how many instructions it is. rdi points to data; the rest is anybody's. */
 static unsigned emit(void)
 {
 	static const uint8_t usable[4] = { 0, 1, 2, 6 };
@@ -88,7 +90,8 @@ static unsigned emit(void)
 		alu(plain[draw(5)], a, b);
 		return 1;
 	case 8:
-		byte(0x48), byte(0x8d), byte(0x44 | a << 3), byte(0x80 | b << 3 | b), byte(draw(100)); /* lea a, [b+b*4+d] */
+		byte(0x48), byte(0x8d), byte(0x44 | a << 3); /* lea a, [b + b * 4 + d] */
+		byte(0x80 | b << 3 | b), byte(draw(100));
 		return 1;
 	case 9:
 		byte(0x48), byte(0xc1), byte(0xe0 | a), byte(1 + draw(30)); /* shl a, n */
@@ -99,8 +102,8 @@ static unsigned emit(void)
 		byte(0x58 | b);
 		return 3;
 	default:
-		alu(0x39, a, b);
-		byte(0x70 | draw(16)), byte(0x00); /* cmp a, b; jcc to the next instruction, whichever way */
+		alu(0x39, a, b); /* cmp a, b; jcc to the next instruction, whichever way */
+		byte(0x70 | draw(16)), byte(0x00);
 		return 2;
 	}
 }
@@ -108,13 +111,15 @@ static unsigned emit(void)
 static int measure(unsigned mib)
 {
 	size_t size = (size_t)mib << 20, count = 0, limit = size / 128, instructions = 0, reached;
-	uint8_t *code = mmap(NULL, size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *code = mmap(NULL, size, PROT_READ | PROT_WRITE | PROT_EXEC,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	uint8_t **functions = malloc(limit * sizeof(*functions));
 	double first = 0, later = 0;
 
 	if (code == MAP_FAILED || !functions)
 		return 1;
-	for (at = code; at + 512 < code + size && count < limit; at = (uint8_t *)(((uintptr_t)at + 15) & ~(uintptr_t)15)) {
+	for (at = code; at + 512 < code + size && count < limit;
+	     at = (uint8_t *)(((uintptr_t)at + 15) & ~(uintptr_t)15)) {
 		functions[count++] = at;
 		for (unsigned i = 0; i < STEPS; i++)
 			instructions += emit();
@@ -141,7 +146,8 @@ static int measure(unsigned mib)
 			if ((double)(end - start) > budget * 1e9)
 				break;
 		}
-		each = (double)(end - start) / ((double)instructions / (double)count * (double)done);
+		each = (double)(end - start) /
+		       ((double)instructions / (double)count * (double)done);
 		if (!pass) {
 			first = each;
 			reached = done;

@@ -17,6 +17,7 @@ else
 	words=$(cat /proc/cmdline)
 	native=
 	mount -t tmpfs -o size=80% tmpfs /tmp
+	mount -o remount,ro / # as it is natively
 fi
 what=,jobs, only= percent=100 disk= net=
 for word in $words; do

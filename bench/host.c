@@ -2,10 +2,12 @@
 /*
  * The host's side of the benchmark's network figures.
  *
- *   host serve                      listens on a free port of 127.0.0.1, prints it, serves paths.c until killed
- *   host load PORT PATH COUNT N     N keep-alive connections to 127.0.0.1:PORT, COUNT HTTP requests in all; prints the
- *                                   seconds they took. Each connection is made, and has had its first answer, before
- *                                   that: user networks listen with a backlog of 1, and a dropped SYN costs a second
+ *   host serve                    listens on a free port of 127.0.0.1, prints it, serves paths.c
+ *                                 until killed
+ *   host load PORT PATH COUNT N   N keep-alive connections to 127.0.0.1:PORT, COUNT HTTP requests
+ *                                 in all; prints the seconds they took. Each connection is made,
+ *                                 and has had its first answer, before that: user networks listen
+ *                                 with a backlog of 1, and a dropped SYN costs a second
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -27,7 +29,7 @@
 
 static int one = 1;
 
-/* The first byte says what the guest wants: s sends to us, f wants a flood, e an echo, c one byte. */
+/* The first byte says what the guest wants: s sends to us, f a flood, e an echo, c one byte. */
 static void *serve_connection(void *context)
 {
 	int fd = (int)(intptr_t)context;
@@ -47,7 +49,8 @@ static void *serve_connection(void *context)
 				;
 			break;
 		case 'e':
-			while ((n = read(fd, buffer, 4096)) > 0 && write(fd, buffer, (size_t)n) == n)
+			while ((n = read(fd, buffer, 4096)) > 0 &&
+			       write(fd, buffer, (size_t)n) == n)
 				;
 			break;
 		case 'c':
@@ -63,7 +66,8 @@ static void *serve_connection(void *context)
 
 static int serve(void)
 {
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t size = sizeof(address);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	pthread_attr_t detached;
@@ -89,14 +93,15 @@ static int serve(void)
 
 struct connection {
 	char head[4096];
-	size_t have;	  /* bytes of the head */
+	size_t have;      /* bytes of the head */
 	size_t body_left; /* once the head is complete */
 	bool in_body;
 };
 
 static int connect_to(uint16_t port)
 {
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
 				       .sin_port = htons(port) };
 	struct timeval patience = { .tv_sec = 30 };
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -106,7 +111,7 @@ static int connect_to(uint16_t port)
 	return connect(fd, (struct sockaddr *)&address, sizeof(address)) ? -1 : fd;
 }
 
-/* Takes what came; 1: the response is complete, 0: more is to come, -1: it is not what we asked for. */
+/* Takes what came; 1: the response is complete, 0: more is to come, -1: not what we asked for. */
 static int take(struct connection *c, int fd)
 {
 	static char sink[65536];
@@ -152,7 +157,8 @@ static int load(uint16_t port, const char *path, long count, unsigned connection
 
 	if (!fds || !all)
 		return 1;
-	size = (size_t)snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: guest\r\nConnection: keep-alive\r\n\r\n",
+	size = (size_t)snprintf(request, sizeof(request),
+				"GET %s HTTP/1.1\r\nHost: guest\r\nConnection: keep-alive\r\n\r\n",
 				path);
 	for (unsigned i = 0; i < connections; i++) {
 		int state = 0;
@@ -200,7 +206,8 @@ static int load(uint16_t port, const char *path, long count, unsigned connection
 		}
 	}
 	clock_gettime(CLOCK_MONOTONIC, &end);
-	printf("%.6f\n", (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9);
+	printf("%.6f\n",
+	       (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9);
 	return 0;
 }
 
@@ -210,7 +217,8 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "serve"))
 		return serve();
 	if (argc == 6 && !strcmp(argv[1], "load"))
-		return load((uint16_t)atoi(argv[2]), argv[3], atol(argv[4]), (unsigned)atoi(argv[5]));
+		return load((uint16_t)atoi(argv[2]), argv[3], atol(argv[4]),
+			    (unsigned)atoi(argv[5]));
 	fputs("usage: host serve | host load PORT PATH COUNT CONNECTIONS\n", stderr);
 	return 2;
 }

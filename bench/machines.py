@@ -34,7 +34,7 @@ def command(machine, kernel, initrd, append, disk=None, cpus=1, memory="1G", for
     """The command line of a guest. forward: (host port, guest port); None is no network card."""
     if machine == "lodge":
         net = f"user,hostfwd=tcp:{forward[0]}:{forward[1]}" if forward else "none"
-        line = [LODGE, "run", "-c", str(cpus), "-m", memory, "-k", kernel, "-i", initrd, "-a", append, "--no-reboot",
+        line = [LODGE, "run", "-e", "bt", "-c", str(cpus), "-m", memory, "-k", kernel, "-i", initrd, "-a", append, "--no-reboot",
                 "--net", net]
         if disk:
             line += ["-d", f"{disk},snapshot"]
@@ -154,8 +154,9 @@ def cpu_seconds(pid):
 def memory_use(pid, memory):
     """MiB resident: {"ram", "code", "rest"} from /proc/PID/smaps. Guest RAM is a memfd or the one anonymous mapping of
     exactly that size. Lodge's code cache is a memfd of that name, mapped twice (counted once); TCG's is the anonymous
-    memory that can be written and executed."""
+    memory that can be written and executed. "largest" is what most of the rest is."""
     result = {"ram": 0.0, "code": 0.0, "rest": 0.0}
+    others = {}
     # Pages of a memfd mapped twice count twice in Rss, and half each in Pss.
     kind = None
     header = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ *(.*)$")
@@ -165,12 +166,17 @@ def memory_use(pid, memory):
             if match:
                 start, end, permissions, name = match.groups()
                 size = int(end, 16) - int(start, 16)
-                if not name and size == mebibytes(memory) << 20 or "memfd:lodge-ram" in name or "memfd:memory-backend-memfd" in name:
+                if not name and size == mebibytes(memory) << 20 or re.search("memfd:(lodge-ram|memory-backend-memfd)", name):
                     kind = "ram"
                 elif re.search("memfd:.*(code|cache)", name) or (permissions.startswith("rwx") and not name):
                     kind = "code"
                 else:
                     kind = "rest"
             elif line.startswith("Pss:"):
-                result[kind] += int(line.split()[1]) / 1024
+                resident = int(line.split()[1]) / 1024
+                result[kind] += resident
+                if kind == "rest":
+                    what = name or f"anonymous, {size >> 10} KiB mapped"
+                    others[what] = others.get(what, 0) + resident
+    result["largest"] = dict(sorted(others.items(), key=lambda item: -item[1])[:10])
     return result

@@ -8,7 +8,8 @@
  *   math chase N      N million dependent loads over 32 MiB
  *   math vm N         N million instructions of a small interpreter (indirect jumps)
  *
- * Each prints a checksum, so that a wrong result is seen: bench/run compares it with the native one.
+ * Each prints a checksum, so that a wrong result is seen: bench/run compares it with the native
+ * one.
  */
 #include <complex.h>
 #include <math.h>
@@ -137,7 +138,8 @@ static double chase(long millions)
 
 static double interpreter(long millions)
 {
-	static const void *const actions[] = { &&add, &&sub, &&xor, &&shift, &&load, &&store, &&skip, &&multiply };
+	static const void *const actions[] = { &&add,  &&sub,   &&xor,  &&shift,
+					       &&load, &&store, &&skip, &&multiply };
 	static uint8_t program[4096];
 	static uint64_t memory[256];
 	uint64_t a = 1, b = 2, left = (uint64_t)millions * 1000000;
@@ -145,12 +147,12 @@ static double interpreter(long millions)
 
 	for (size_t i = 0; i < sizeof(program); i++)
 		program[i] = draw() % 8;
-#define NEXT                                                   \
-	do {                                                   \
-		if (!--left)                                   \
-			return (double)(a >> 16) + (double)(b >> 16); \
-		pc = (pc + 1) % sizeof(program);               \
-		goto *actions[program[pc]];                    \
+#define NEXT                                                                                       \
+	do {                                                                                       \
+		if (!--left)                                                                       \
+			return (double)(a >> 16) + (double)(b >> 16);                              \
+		pc = (pc + 1) % sizeof(program);                                                   \
+		goto *actions[program[pc]];                                                        \
 	} while (0)
 	NEXT;
 add:
@@ -159,8 +161,7 @@ add:
 sub:
 	b -= a;
 	NEXT;
-xor:
-	a ^= b >> 3;
+	xor : a ^= b >> 3;
 	NEXT;
 shift:
 	b = b << 7 | b >> 57;

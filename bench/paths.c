@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Kernel paths: what one system call, fault, switch or transfer costs, by the guest's own clock. Linked statically.
+ * Kernel paths: what one system call, fault, switch or transfer costs, by the guest's own clock.
+ * Linked statically.
  *
  *   paths [-t SECONDS] [-d DISK] [-n ADDRESS:PORT] [NAME...]
  *
- * Each figure repeats its operation for SECONDS (0.2), five times, and prints `PATH name value`: of the five, the best
- * mean cost of one operation in ns, or the best MB/s where the name says so (see the table at the end). The best,
- * because what disturbs (the host's other work) only ever adds. The disk is only read. The network figures talk to
- * `host serve` (host.c) at ADDRESS:PORT. A figure that cannot be taken prints `PATH name -`.
+ * Each figure repeats its operation for SECONDS (0.2), five times, and prints `PATH name value`:
+ * of the five, the best mean cost of one operation in ns, or the best MB/s where the name says so
+ * (see the table at the end). The best, because what disturbs (the host's other work) only ever
+ * adds. The disk is only read. The network figures talk to `host serve` (host.c) at ADDRESS:PORT.
+ * A figure that cannot be taken prints `PATH name -`.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -125,8 +127,8 @@ enum { FAULT_PAGES = 256 };
 static bool one_fault_run(void *context)
 {
 	int fd = *(int *)context;
-	char *p = mmap(NULL, FAULT_PAGES * PAGE, PROT_READ | PROT_WRITE, fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED,
-		       fd, 0);
+	char *p = mmap(NULL, FAULT_PAGES * PAGE, PROT_READ | PROT_WRITE,
+		       fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
 
 	if (p == MAP_FAILED)
 		return false;
@@ -175,7 +177,8 @@ static double path_mmap(void)
 
 static bool one_mprotect(void *context)
 {
-	return mprotect(context, PAGE, PROT_READ) == 0 && mprotect(context, PAGE, PROT_READ | PROT_WRITE) == 0;
+	return mprotect(context, PAGE, PROT_READ) == 0 &&
+	       mprotect(context, PAGE, PROT_READ | PROT_WRITE) == 0;
 }
 
 static double path_mprotect(void)
@@ -398,7 +401,8 @@ static double disk_reads(size_t block, size_t step, int flags)
 		return -1;
 	if (a.size > 256u << 20)
 		a.size = 256u << 20;
-	if (!(flags & O_DIRECT)) /* as dd does it: through the guest's page cache, which begins empty */
+	if (!(flags &
+	      O_DIRECT)) /* as dd does it: through the guest's page cache, which begins empty */
 		ioctl(a.fd, BLKFLSBUF, 0);
 	result = repeat(one_read, &a, 4);
 	close(a.fd);
@@ -608,10 +612,17 @@ int main(int argc, char **argv)
 		return 0;
 	while ((option = getopt(argc, argv, "t:d:n:")) != -1) {
 		switch (option) {
-		case 't': duration = atof(optarg); break;
-		case 'd': disk = *optarg ? optarg : NULL; break;
-		case 'n': network = *optarg ? optarg : NULL; break;
-		default: return 2;
+		case 't':
+			duration = atof(optarg);
+			break;
+		case 'd':
+			disk = *optarg ? optarg : NULL;
+			break;
+		case 'n':
+			network = *optarg ? optarg : NULL;
+			break;
+		default:
+			return 2;
 		}
 	}
 	self = argv[0];

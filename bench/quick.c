@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The quick benchmark's program, and the first process of both; run in the guest. Linked statically.
+ * The quick benchmark's program, and the first process of both; run in the guest. Linked
+ * statically.
  *
  *   (as PID 1)            says so and powers off: the first user-space process
  *   getppid N             N getppid system calls
