@@ -260,6 +260,7 @@ struct bt_cache {
 	uint32_t size;
 	uint32_t hot, hot_limit;   /* next free byte: hot code grows in [0, hot_limit) */
 	uint32_t cold, cold_limit; /* cold code in [hot_limit, cold_limit) */
+	uint32_t hot_ready, cold_ready; /* how far the host's pages have been made already */
 	struct bt_fault_map *hot_faults, *cold_faults;
 	uint32_t hot_fault_count, cold_fault_count, fault_capacity;
 };

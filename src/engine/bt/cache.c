@@ -19,6 +19,7 @@
  * A full flush needs all vCPUs out of bt_enter(): the one that finds the cache full leaves to its dispatcher, sets
  * flush_pending and waits for the others' in_run.
  */
+#include "base/util.h"
 #include "engine/bt/runtime.h"
 
 #define DEAD_MAX 64
@@ -26,12 +27,14 @@
 
 static unsigned hash_of(uint64_t gpa, uint32_t mode)
 {
-	return (unsigned)((gpa + ((uint64_t)mode << 40)) * 0x9e3779b97f4a7c15ull >> (64 - BT_HASH_BITS));
+	return (unsigned)((gpa + ((uint64_t)mode << 40)) * 0x9e3779b97f4a7c15ull >>
+			  (64 - BT_HASH_BITS));
 }
 
 struct bt_block *bt_block_lookup(struct bt_vm *bt, uint64_t gpa, uint32_t mode, uint64_t next_gpa)
 {
-	struct bt_block *b = atomic_load_explicit(&bt->hash[hash_of(gpa, mode)], memory_order_acquire);
+	struct bt_block *b =
+		atomic_load_explicit(&bt->hash[hash_of(gpa, mode)], memory_order_acquire);
 
 	for (; b; b = atomic_load_explicit(&b->hash_next, memory_order_acquire))
 		if (b->gpa == gpa && b->mode == mode &&
@@ -104,8 +107,8 @@ static void recompute_granules(struct memory_slot *slot, struct bt_page *page, u
 		granules |= cross_granules(c->block);
 	atomic_store(&page->granules, granules);
 	if (!granules)
-		__atomic_fetch_and(&slot->page_flags[(gpa - slot->gpa) >> PAGE_SHIFT], (uint8_t)~PAGE_FLAG_CODE,
-				   __ATOMIC_SEQ_CST);
+		__atomic_fetch_and(&slot->page_flags[(gpa - slot->gpa) >> PAGE_SHIFT],
+				   (uint8_t)~PAGE_FLAG_CODE, __ATOMIC_SEQ_CST);
 }
 
 /* ---- invalidation ---- */
@@ -179,7 +182,8 @@ static void drop_first(struct bt_vm *bt, struct bt_block *block)
 }
 
 /* Invalidate the blocks of one page that touch any of the granules. Lock held. */
-static bool invalidate_page(struct bt_vm *bt, struct memory_slot *slot, struct bt_page *page, uint64_t gpa, uint64_t granules)
+static bool invalidate_page(struct bt_vm *bt, struct memory_slot *slot, struct bt_page *page,
+			    uint64_t gpa, uint64_t granules)
 {
 	struct bt_block **link = &page->blocks;
 	struct bt_cross **cross = &page->cross;
@@ -225,7 +229,8 @@ static bool invalidate_page(struct bt_vm *bt, struct memory_slot *slot, struct b
 
 static bool being_translated(struct bt_vm *bt, uint64_t gpa)
 {
-	return atomic_load(&bt->translating[0]) == PAGE_OF(gpa) || atomic_load(&bt->translating[1]) == PAGE_OF(gpa);
+	return atomic_load(&bt->translating[0]) == PAGE_OF(gpa) ||
+	       atomic_load(&bt->translating[1]) == PAGE_OF(gpa);
 }
 
 bool bt_code_overlaps(struct bt_vm *bt, const struct memory_slot *slot, uint64_t gpa, unsigned size)
@@ -233,7 +238,8 @@ bool bt_code_overlaps(struct bt_vm *bt, const struct memory_slot *slot, uint64_t
 	uint64_t index = (gpa - slot->gpa) >> PAGE_SHIFT;
 	const struct bt_page *page = &bt->slots[slot - bt->vm->memory.slots].pages[index];
 
-	return atomic_load(&page->granules) & granule_mask(gpa & PAGE_MASK, (unsigned)((gpa + size - 1) & PAGE_MASK));
+	return atomic_load(&page->granules) &
+	       granule_mask(gpa & PAGE_MASK, (unsigned)((gpa + size - 1) & PAGE_MASK));
 }
 
 bool bt_code_written(struct bt_vm *bt, struct memory_slot *slot, uint64_t gpa, uint64_t size)
@@ -249,7 +255,8 @@ bool bt_code_written(struct bt_vm *bt, struct memory_slot *slot, uint64_t gpa, u
 		if (n > size)
 			n = size;
 		granules = granule_mask(gpa & PAGE_MASK, (unsigned)((gpa + n - 1) & PAGE_MASK));
-		if ((__atomic_load_n(&slot->page_flags[index], __ATOMIC_RELAXED) & PAGE_FLAG_CODE) &&
+		if ((__atomic_load_n(&slot->page_flags[index], __ATOMIC_RELAXED) &
+		     PAGE_FLAG_CODE) &&
 		    ((atomic_load(&page->granules) & granules) || being_translated(bt, gpa))) {
 			bt_lock(&bt->lock);
 			any |= invalidate_page(bt, slot, page, gpa, granules);
@@ -313,7 +320,9 @@ static void protect(struct bt_vcpu *v, struct bt_vm *bt, unsigned which, uint64_
 	struct memory_slot *slot = bt_find_slot(bt->vm, gpa);
 
 	atomic_store(&bt->translating[which], PAGE_OF(gpa));
-	if (slot && !(__atomic_load_n(&slot->page_flags[(gpa - slot->gpa) >> PAGE_SHIFT], __ATOMIC_RELAXED) & PAGE_FLAG_CODE))
+	if (slot && !(__atomic_load_n(&slot->page_flags[(gpa - slot->gpa) >> PAGE_SHIFT],
+				      __ATOMIC_RELAXED) &
+		      PAGE_FLAG_CODE))
 		bt_tlb_protect_page(v, bt, slot, gpa);
 }
 
@@ -328,8 +337,27 @@ static void unprotect_unused(struct bt_vm *bt, unsigned which)
 	atomic_store(&bt->translating[which], ~0ull);
 }
 
-static struct bt_block *translate(struct bt_vcpu *v, struct bt_vm *bt, const struct bt_fetch *page, uint64_t gpa, uint32_t mode,
-				  bool poll, const struct bt_fetch *next, bool *need_next)
+#define READY_AHEAD (64u << 10) /* more than one block can take */
+#define READY_STEP (512u << 10)
+
+/*
+ * Make the next pages of the code cache, in both of its mappings, many at a time: a page made when it is first
+ * touched costs more than translating the code that goes into it.
+ */
+static void make_ready(const struct bt_cache *cache, uint32_t next, uint32_t limit, uint32_t *ready)
+{
+	uint32_t size = MIN(READY_STEP, limit - *ready);
+
+	if (likely(next + READY_AHEAD <= *ready) || !size)
+		return;
+	bt_populate(cache->rw + *ready, size, true);
+	bt_populate(cache->rx + *ready, size, false);
+	*ready += size;
+}
+
+static struct bt_block *translate(struct bt_vcpu *v, struct bt_vm *bt, const struct bt_fetch *page,
+				  uint64_t gpa, uint32_t mode, bool poll,
+				  const struct bt_fetch *next, bool *need_next)
 {
 	struct bt_cache *cache = &bt->cache, before = *cache;
 	struct bt_block *block = &bt->blocks[bt->block_count];
@@ -352,6 +380,8 @@ static struct bt_block *translate(struct bt_vcpu *v, struct bt_vm *bt, const str
 	    cache->hot_fault_count + FAULT_MARGIN > cache->fault_capacity ||
 	    cache->cold_fault_count + FAULT_MARGIN > cache->fault_capacity)
 		return NULL;
+	make_ready(cache, cache->hot, cache->hot_limit, &cache->hot_ready);
+	make_ready(cache, cache->cold, cache->cold_limit, &cache->cold_ready);
 	bt_fill(block, 0, sizeof(*block));
 	block->gpa_next = ~0ull;
 	atomic_store_explicit(&v->translating, true, memory_order_relaxed);
@@ -385,8 +415,9 @@ static bool usable(const struct bt_block *block, bool poll)
 	return block && (!poll || (block->flags & (BT_BLOCK_POLLS | BT_BLOCK_CROSS)));
 }
 
-struct bt_block *bt_block_get(struct bt_vcpu *v, const struct bt_fetch *page, uint64_t gpa, uint32_t mode, bool poll,
-			      const struct bt_fetch *next, bool *need_next)
+struct bt_block *bt_block_get(struct bt_vcpu *v, const struct bt_fetch *page, uint64_t gpa,
+			      uint32_t mode, bool poll, const struct bt_fetch *next,
+			      bool *need_next)
 {
 	struct bt_vm *bt = v->bt;
 	struct memory_slot *slot;
@@ -429,14 +460,16 @@ out:
 	return block;
 }
 
-void bt_cache_note_fault(struct bt_cache *cache, bool cold, uint32_t host, uint16_t offset, uint8_t spill_reg)
+void bt_cache_note_fault(struct bt_cache *cache, bool cold, uint32_t host, uint16_t offset,
+			 uint8_t spill_reg)
 {
 	uint32_t *count = cold ? &cache->cold_fault_count : &cache->hot_fault_count;
 	struct bt_fault_map *map = cold ? cache->cold_faults : cache->hot_faults;
 
 	if (*count >= cache->fault_capacity)
 		return; /* translate() keeps a margin */
-	map[*count] = (struct bt_fault_map){ .host = host, .offset = offset, .spill_reg = spill_reg };
+	map[*count] =
+		(struct bt_fault_map){ .host = host, .offset = offset, .spill_reg = spill_reg };
 	++*count;
 }
 
@@ -553,7 +586,8 @@ static void reset_pages(struct bt_vm *bt)
 
 		for (unsigned i = 0; i < 2; i++) {
 			struct memory_slot *slot;
-			struct bt_page *page = gpas[i] == ~0ull ? NULL : page_of(bt, gpas[i], &slot);
+			struct bt_page *page = gpas[i] == ~0ull ? NULL :
+								  page_of(bt, gpas[i], &slot);
 
 			if (!page)
 				continue;

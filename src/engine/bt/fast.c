@@ -11,6 +11,10 @@
 #include <linux/membarrier.h>
 #include <sys/syscall.h>
 
+/* madvise(2), Linux 5.14; older kernels refuse, and pages are made as they are touched */
+#define POPULATE_READ 22
+#define POPULATE_WRITE 23
+
 static long raw_syscall(long n, long a, long b, long c, long d)
 {
 	register long r10 __asm__("r10") = d;
@@ -35,6 +39,11 @@ void bt_membarrier(void)
 {
 	bt_fence();
 	raw_syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0, 0);
+}
+
+void bt_populate(void *address, uint64_t size, bool write)
+{
+	raw_syscall(SYS_madvise, (long)address, (long)size, write ? POPULATE_WRITE : POPULATE_READ, 0);
 }
 
 void bt_yield(void)

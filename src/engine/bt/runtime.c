@@ -179,6 +179,7 @@ static int create_cache(struct bt_vm *bt, struct error *err)
 	cache->hot = 64; /* offset 0 is nobody's */
 	cache->hot_limit = size / 2;
 	cache->cold = cache->hot_limit;
+	cache->cold_ready = cache->hot_limit;
 	cache->cold_limit = size;
 	cache->fault_capacity = BT_FAULTS_MAX;
 	cache->hot_faults = reserve(BT_FAULTS_MAX * sizeof(*cache->hot_faults));

@@ -34,6 +34,8 @@ void bt_futex_wait(_Atomic uint32_t *word, uint32_t value);
 void bt_futex_wake(_Atomic uint32_t *word);
 void bt_membarrier(void);
 void bt_yield(void);
+/* Make the pages of a mapping (page aligned) ahead of their use, where the host can. */
+void bt_populate(void *address, uint64_t size, bool write);
 static inline void bt_pause(void)
 {
 	__asm__ volatile("pause" ::: "memory");
