@@ -48,6 +48,18 @@ static const struct state_table ioapic_table = { .name = "ioapic",
 						 .version = 1,
 						 .fields = ioapic_fields };
 
+static struct apic_message message_of(uint64_t entry)
+{
+	return (struct apic_message){
+		.destination = (uint32_t)(entry >> ENTRY_DESTINATION_SHIFT),
+		.logical = entry & ENTRY_LOGICAL,
+		.level = entry & ENTRY_LEVEL,
+		.assert_level = true,
+		.delivery = entry >> ENTRY_DELIVERY_SHIFT & 7,
+		.vector = (uint8_t)(entry & ENTRY_VECTOR),
+	};
+}
+
 /* Send the message of pin n if it has a request and may. */
 static void service(struct ioapic *ioapic, unsigned n)
 {
@@ -59,14 +71,7 @@ static void service(struct ioapic *ioapic, unsigned n)
 	if (!(ioapic->pending & BIT(n)) || (entry & ENTRY_MASKED) ||
 	    (level && (entry & ENTRY_REMOTE_IRR)))
 		return;
-	message = (struct apic_message){
-		.destination = (uint32_t)(entry >> ENTRY_DESTINATION_SHIFT),
-		.logical = entry & ENTRY_LOGICAL,
-		.level = level,
-		.assert_level = true,
-		.delivery = entry >> ENTRY_DELIVERY_SHIFT & 7,
-		.vector = (uint8_t)(entry & ENTRY_VECTOR),
-	};
+	message = message_of(entry);
 	if (level)
 		ioapic->entries[n] |= ENTRY_REMOTE_IRR; /* before it can be answered by an EOI */
 	else
@@ -146,6 +151,7 @@ static uint32_t read_window(struct ioapic *ioapic)
 static void write_entry(struct ioapic *ioapic, unsigned n, bool high, uint32_t value)
 {
 	uint64_t old = ioapic->entries[n], entry;
+	struct apic_message message;
 
 	entry = high ? (old & 0xffffffffull) | (uint64_t)value << 32 :
 		       (old & ~0xffffffffull) | value;
@@ -158,6 +164,8 @@ static void write_entry(struct ioapic *ioapic, unsigned n, bool high, uint32_t v
 		ioapic->pending |= BIT(n);
 	}
 	ioapic->entries[n] = entry;
+	message = message_of(entry);
+	apic_bus_route(ioapic->bus, n, entry & ENTRY_MASKED ? NULL : &message);
 	service(ioapic, n);
 }
 

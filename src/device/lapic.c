@@ -146,7 +146,9 @@ void apic_bus_connect_pic(struct apic_bus *bus, int (*acknowledge)(void *opaque)
 void apic_bus_nmi(struct apic_bus *bus)
 {
 	for (unsigned i = 0; i < bus->count; i++)
-		if (lapic_enabled(&bus->lapics[i]))
+		if (bus->vm->engine_apic)
+			vcpu_send_nmi(bus->lapics[i].vcpu);
+		else if (lapic_enabled(&bus->lapics[i]))
 			lapic_post_local(&bus->lapics[i], LVT_LINT1);
 }
 
@@ -193,6 +195,14 @@ void lapic_update(struct lapic *a)
 		vcpu_interrupt(a->vcpu);
 }
 
+static void broadcast_eoi(void *opaque, uint8_t vector)
+{
+	struct apic_bus *bus = opaque;
+
+	for (unsigned i = 0; i < bus->listener_count; i++)
+		bus->listeners[i].function(bus->listeners[i].opaque, vector);
+}
+
 static void end_top(struct lapic *a)
 {
 	int vector = a->isr_top;
@@ -203,10 +213,8 @@ static void end_top(struct lapic *a)
 	bit = BIT((unsigned)vector & 31);
 	a->isr[vector >> 5] &= ~bit;
 	a->isr_top = highest_isr(a);
-	if (atomic_load_explicit(&a->tmr[vector >> 5], memory_order_relaxed) & bit) {
-		for (unsigned i = 0; i < a->bus->listener_count; i++)
-			a->bus->listeners[i].function(a->bus->listeners[i].opaque, (uint8_t)vector);
-	}
+	if (atomic_load_explicit(&a->tmr[vector >> 5], memory_order_relaxed) & bit)
+		broadcast_eoi(a->bus, (uint8_t)vector);
 	trace(TRACE_IRQ, "cpu %u: end of vector 0x%02x", a->vcpu->index, vector);
 }
 
@@ -382,6 +390,7 @@ static const struct state_field lapic_fields[] = {
 
 static void before_save(void *object)
 {
+	lapic_take(object);
 	lapic_sync_pv_eoi(object);
 }
 
@@ -393,6 +402,7 @@ static int after_load(void *object, struct error *err)
 	if ((base & (BASE_ENABLE | BASE_X2APIC)) == BASE_X2APIC)
 		return error_set(err, EINVAL, "APIC of CPU %u: impossible base 0x%llx",
 				 a->vcpu->index, (unsigned long long)base);
+	lapic_give(a);
 	a->isr_top = highest_isr(a);
 	a->pv_eoi_armed = false;
 	if (lapic_pv_eoi_write_msr(a->vcpu, pv_eoi))
@@ -427,6 +437,7 @@ static void bus_reset(void *opaque)
 		if (page != LAPIC_DEFAULT_BASE)
 			bus_remove(&bus->vm->mmio, page, a);
 		op_init(a, true);
+		lapic_give(a);
 	}
 }
 
@@ -471,6 +482,8 @@ int apic_bus_create(struct vm *vm, struct apic_bus **out, struct error *err)
 	vm_add_reset(vm, bus_reset, bus);
 	vm_add_cleanup(vm, bus_destroy, bus);
 	apic_bus_accept_msis(bus);
+	vm->eoi_handler = broadcast_eoi;
+	vm->eoi_opaque = bus;
 	if (bus_add(&vm->mmio,
 		    &(struct io_region){ "lapic", LAPIC_DEFAULT_BASE, 0x1000, &lapic_mmio_ops,
 					 bus },

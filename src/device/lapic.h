@@ -48,6 +48,10 @@ int apic_bus_create(struct vm *vm, struct apic_bus **out, struct error *err);
 /* Deliver a message to all LAPICs it addresses; returns how many accepted it. Any thread, lock-free. */
 unsigned apic_bus_deliver(struct apic_bus *bus, const struct apic_message *message);
 
+/* The I/O APIC's pin sends this message from now on; NULL: none, it is masked. For engines with
+ * APICs of their own. */
+void apic_bus_route(struct apic_bus *bus, unsigned pin, const struct apic_message *message);
+
 /* The PIC's INTR output as an irq_line (goes to LINT0 of every LAPIC, and to the BSP directly while its APIC is disabled), and the
  * INTA cycle that answers it: i8259_acknowledge. Before vm_start. */
 struct irq_line apic_bus_extint_line(struct apic_bus *bus);

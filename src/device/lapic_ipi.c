@@ -115,10 +115,36 @@ static unsigned deliver_to(struct apic_bus *bus, const struct apic_message *m, u
 	return accepted;
 }
 
+/* A message as an MSI (SDM vol. 3, 11.11), for APICs that are the engine's. Destinations are 8 bits:
+ * nothing that sends longer ones is ours then. */
+static uint64_t msi_address(const struct apic_message *m)
+{
+	return LAPIC_DEFAULT_BASE | (uint64_t)(m->destination & 0xff) << 12 |
+	       (m->delivery == APIC_LOWEST ? 8u : 0) | (m->logical ? 4u : 0);
+}
+
+static uint32_t msi_data(const struct apic_message *m)
+{
+	return m->vector | (uint32_t)m->delivery << 8 | (m->assert_level ? 0x4000u : 0) |
+	       (m->level ? 0x8000u : 0);
+}
+
+void apic_bus_route(struct apic_bus *bus, unsigned pin, const struct apic_message *m)
+{
+	const struct vm_apic_ops *ops = bus->vm->engine_apic;
+
+	if (ops && m)
+		ops->route(bus->vm, pin, msi_address(m), msi_data(m));
+	else if (ops)
+		ops->route(bus->vm, pin, 0, 0);
+}
+
 unsigned apic_bus_deliver(struct apic_bus *bus, const struct apic_message *m)
 {
 	uint64_t mask = 0;
 
+	if (bus->vm->engine_apic && m->delivery != APIC_EXTINT)
+		return bus->vm->engine_apic->deliver(bus->vm, msi_address(m), msi_data(m));
 	/* The common case: one CPU by its id, which is its index. */
 	if (!m->logical && m->destination < bus->count &&
 	    apic_id(&bus->lapics[m->destination]) == m->destination) {

@@ -204,7 +204,7 @@ static void do_nmi(struct vcpu *vcpu)
 	uint32_t count = atomic_exchange(&thread_of(vcpu)->nmi_count, 0);
 	struct x86_cpu_state state;
 
-	if (atomic_load(&thread_of(vcpu)->wait_for_sipi) || !count)
+	if ((atomic_load(&thread_of(vcpu)->wait_for_sipi) && !vcpu->vm->engine_apic) || !count)
 		return;
 	vcpu->vm->engine->get_state(vcpu, &state);
 	/* One in service or about to be, one latched behind it (SDM vol. 3, 6.7.1). */
@@ -292,8 +292,9 @@ static void debug_exit(struct vcpu *vcpu)
 
 static void run_once(struct vcpu *vcpu, uint32_t sequence)
 {
-	enum vcpu_exit why =
-		atomic_load_explicit(&thread_of(vcpu)->wait_for_sipi, memory_order_relaxed) ?
+	/* An engine with APICs of its own waits for SIPIs itself. */
+	enum vcpu_exit why = atomic_load_explicit(&thread_of(vcpu)->wait_for_sipi, memory_order_relaxed) &&
+					     !vcpu->vm->engine_apic ?
 			VCPU_EXIT_HALTED :
 			vcpu->vm->engine->vcpu_run(vcpu);
 

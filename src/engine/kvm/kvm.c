@@ -2,9 +2,8 @@
 /*
  * The kvm engine: virtual CPUs run by the hypervisor in the host's kernel.
  *
- * All devices, the interrupt controllers and the local APICs among them, are ours: the kernel is asked for vCPUs and
- * memory only ("userspace irqchip"). So every board works unchanged, and one model of each device is tested under
- * all engines. The price is an exit for each access to the local APIC.
+ * Devices, PIC and I/O APIC are ours. The local APICs are the kernel's where guest code runs on the processor (kvm_apic.c),
+ * else ours as well: then the kernel is asked for vCPUs and memory only ("userspace irqchip").
  *
  * Source: Linux Documentation/virt/kvm/api.rst.
  */
@@ -56,6 +55,7 @@ static void vm_free(struct kvm_vm *kvm)
 		close(kvm->fd);
 	if (kvm->kvm_fd >= 0)
 		close(kvm->kvm_fd);
+	pthread_mutex_destroy(&kvm->route_lock);
 	free(kvm);
 }
 
@@ -116,6 +116,7 @@ static int open_vm(struct kvm_vm *kvm, struct vm *vm, struct error *err)
 	/* Not offered where the kernel needs neither. */
 	ioctl(kvm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
 	ioctl(kvm->fd, KVM_SET_TSS_ADDR, TSS_ADDRESS);
+	kvm_take_apics(kvm, vm);
 	return kvm_filter_msrs(kvm, err) || add_memory(kvm, vm, err) ? -1 : 0;
 }
 
@@ -132,12 +133,15 @@ static int vm_create_kvm(struct vm *vm, struct error *err)
 	if (!kvm)
 		return error_set(err, ENOMEM, "out of memory");
 	kvm->fd = kvm->kvm_fd = -1;
+	pthread_mutex_init(&kvm->route_lock, NULL);
 	sigaction(SIGRTMIN, &action, NULL);
+	vm->engine_data = kvm;
 	if (open_vm(kvm, vm, err)) {
+		vm->engine_data = NULL;
+		vm->engine_apic = NULL;
 		vm_free(kvm);
 		return -1;
 	}
-	vm->engine_data = kvm;
 	warn_if_crippled();
 	return 0;
 }
@@ -146,6 +150,7 @@ static void vm_destroy_kvm(struct vm *vm)
 {
 	vm_free(vm->engine_data);
 	vm->engine_data = NULL;
+	vm->engine_apic = NULL;
 }
 
 /* ---- vCPUs ---- */

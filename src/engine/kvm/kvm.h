@@ -4,6 +4,7 @@
  *
  * kvm.c         the engine: VM, vCPUs, memory, kicks
  * kvm_run.c     vcpu_run(): interrupts in, exits out
+ * kvm_apic.c    the kernel's local APICs
  * kvm_state.c   struct x86_cpu_state in and out
  * kvm_cpuid.c   CPUID and the MSRs that come to user space
  * kvm_probe.c   what this host's /dev/kvm is worth
@@ -26,11 +27,17 @@
 
 #define KVM_BREAKPOINT_MAX 4 /* debug address registers */
 #define KVM_MSR_LIST_MAX 64
+#define KVM_IOAPIC_PINS 24
 
 struct kvm_vm {
 	int kvm_fd, fd;
 	unsigned run_size; /* bytes of struct kvm_run's mapping */
 	bool has_msr_exits, has_tsc_offset, has_xcrs, has_debugregs;
+	bool kernel_apic; /* the local APICs are the kernel's */
+	pthread_mutex_t route_lock;
+	struct {
+		uint32_t address, data;
+	} routes[KVM_IOAPIC_PINS]; /* of the I/O APIC's pins; address 0: none */
 	unsigned breakpoint_count;
 	uint64_t breakpoints[KVM_BREAKPOINT_MAX];
 	/* MSRs of struct x86_cpu_state that this kernel has: indices into kvm_state.c's table. */
@@ -49,7 +56,7 @@ struct kvm_vcpu {
 	pthread_t thread;
 	_Atomic uint32_t in_run;
 
-	uint8_t mp_state;   /* enum x86_mp_state: the kernel's LAPIC is not used, so HLT is ours */
+	uint8_t mp_state;   /* enum x86_mp_state, where the local APIC, and so HLT, is ours */
 	bool nmi_due;       /* an NMI was put into the state: leave HLT */
 	bool incomplete;    /* the last exit's I/O is completed by the next KVM_RUN */
 	bool step;          /* single-step for the debugger */
@@ -65,6 +72,7 @@ struct kvm_findings {
 	bool emulated;     /* kernel code is emulated instruction by instruction */
 	char reason[256];  /* one sentence */
 	char advice[256];  /* what to do about it, or "" */
+	bool kernel_apic; /* use the kernel's local APICs */
 	double ns_per_instruction; /* of kernel code in a tight loop; 0: not measured */
 	double ns_per_exit;        /* of a port write that user space answers */
 	char unemulated[128];      /* names of features that do not work though announced, space separated */
@@ -111,6 +119,16 @@ void kvm_set_state(struct vcpu *vcpu, const struct x86_cpu_state *state);
 void kvm_list_msrs(struct kvm_vcpu *k);
 /* Bring the guest's TSC in line with vm->tsc_offset, which moves when the VM was paused. */
 void kvm_sync_tsc(struct kvm_vcpu *k);
+
+bool kvm_get_one_msr(struct kvm_vcpu *k, uint32_t number, uint64_t *value);
+bool kvm_set_one_msr(struct kvm_vcpu *k, uint32_t number, uint64_t value);
+
+/* ---- kvm_apic.c ---- */
+/* Use the kernel's local APICs, if it offers them. Before vCPUs are created. */
+bool kvm_take_apics(struct kvm_vm *kvm, struct vm *vm);
+/* enum x86_mp_state */
+uint8_t kvm_get_mp_state(struct kvm_vcpu *k);
+void kvm_set_mp_state(struct kvm_vcpu *k, uint8_t state);
 
 /* ---- kvm_run.c ---- */
 enum vcpu_exit kvm_vcpu_run(struct vcpu *vcpu);

@@ -78,7 +78,7 @@ void kvm_filter_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
 			if (feature_leaves[i].limited[r])
 				regs[r] &= mask[r] | (leaf == 1 && r == 2 ? ours_1_ecx() : 0);
 	}
-	if (leaf == KVM_FEATURES_LEAF)
+	if (leaf == KVM_FEATURES_LEAF && !kvm_features()->kernel_apic)
 		regs[0] &= ~NEEDS_KERNEL_APIC;
 	if (leaf == 0xd && subleaf >= 2) {
 		const struct kvm_cpuid_entry2 *main = supported(0xd, 0);
@@ -136,6 +136,8 @@ int kvm_filter_msrs(struct kvm_vm *kvm, struct error *err)
 		},
 	};
 
+	if (kvm->kernel_apic)
+		return 0;
 	if (ioctl(kvm->fd, KVM_ENABLE_CAP, &exits) || ioctl(kvm->fd, KVM_X86_SET_MSR_FILTER, &filter))
 		return error_set_errno(err, errno, "kvm: this kernel cannot pass MSR accesses on (Linux 5.10 or later is needed)");
 	kvm->has_msr_exits = true;

@@ -125,6 +125,10 @@ static bool handle_exit(struct kvm_vcpu *k, enum vcpu_exit *why)
 	case KVM_EXIT_SET_TPR:
 	case KVM_EXIT_INTR:
 		return true;
+	case KVM_EXIT_IOAPIC_EOI:
+		if (k->vcpu->vm->eoi_handler)
+			k->vcpu->vm->eoi_handler(k->vcpu->vm->eoi_opaque, run->eoi.vector);
+		return true;
 	case KVM_EXIT_HLT:
 		k->mp_state = X86_MP_HALTED;
 		return true;
@@ -191,7 +195,8 @@ static void offer_interrupts(struct kvm_vcpu *k)
 	if (atomic_load(&vcpu->irq_pending) && run->ready_for_interrupt_injection && run->if_flag)
 		inject(k);
 	run->request_interrupt_window = atomic_load(&vcpu->irq_pending) != 0;
-	run->cr8 = vcpu->apic_ops->read_tpr(vcpu->apic);
+	if (!k->kvm->kernel_apic)
+		run->cr8 = vcpu->apic_ops->read_tpr(vcpu->apic);
 }
 
 /* ---- vcpu_run ---- */
@@ -206,7 +211,7 @@ static bool enter(struct kvm_vcpu *k, enum vcpu_exit *why)
 
 	atomic_store(&k->in_run, 0);
 	k->incomplete = false;
-	if (run->cr8 != cr8 && vcpu->apic_ops)
+	if (run->cr8 != cr8 && vcpu->apic_ops && !k->kvm->kernel_apic)
 		vcpu->apic_ops->write_tpr(vcpu->apic, run->cr8);
 	if (rc) {
 		if (errno == EINTR || errno == EAGAIN)
@@ -236,7 +241,7 @@ enum vcpu_exit kvm_vcpu_run(struct vcpu *vcpu)
 			why = VCPU_EXIT_KICKED;
 			break;
 		}
-		if (k->mp_state != X86_MP_RUNNABLE) {
+		if (k->mp_state != X86_MP_RUNNABLE && !k->kvm->kernel_apic) {
 			if (k->incomplete)
 				kvm_complete_io(k);
 			if (k->mp_state == X86_MP_WAIT_FOR_SIPI || !wakes(k)) {

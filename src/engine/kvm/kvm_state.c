@@ -77,17 +77,27 @@ static uint64_t *field(const struct x86_cpu_state *state, const struct msr *msr)
 	return (uint64_t *)((uintptr_t)state + msr->offset);
 }
 
-static bool read_msr(int fd, uint32_t number, uint64_t *value)
+bool kvm_get_one_msr(struct kvm_vcpu *k, uint32_t number, uint64_t *value)
 {
 	struct {
 		struct kvm_msrs header;
 		struct kvm_msr_entry entry;
 	} one = { .header.nmsrs = 1, .entry.index = number };
 
-	if (ioctl(fd, KVM_GET_MSRS, &one) != 1)
+	if (ioctl(k->fd, KVM_GET_MSRS, &one) != 1)
 		return false;
 	*value = one.entry.data;
 	return true;
+}
+
+bool kvm_set_one_msr(struct kvm_vcpu *k, uint32_t number, uint64_t value)
+{
+	struct {
+		struct kvm_msrs header;
+		struct kvm_msr_entry entry;
+	} one = { .header.nmsrs = 1, .entry = { .index = number, .data = value } };
+
+	return ioctl(k->fd, KVM_SET_MSRS, &one) == 1;
 }
 
 void kvm_list_msrs(struct kvm_vcpu *k)
@@ -97,7 +107,7 @@ void kvm_list_msrs(struct kvm_vcpu *k)
 
 	kvm->msr_count = 0;
 	for (unsigned i = 0; i < ARRAY_SIZE(msrs); i++)
-		if (read_msr(k->fd, msrs[i].number, &value))
+		if (kvm_get_one_msr(k, msrs[i].number, &value))
 			kvm->msrs[kvm->msr_count++] = (uint8_t)i;
 }
 
@@ -155,10 +165,6 @@ static bool tsc_offset_attr(struct kvm_vcpu *k, unsigned long request, uint64_t 
 void kvm_sync_tsc(struct kvm_vcpu *k)
 {
 	uint64_t offset = k->vcpu->vm->tsc_offset + k->vcpu->tsc_delta;
-	struct {
-		struct kvm_msrs header;
-		struct kvm_msr_entry entry;
-	} tsc = { .header.nmsrs = 1, .entry.index = X86_MSR_TSC };
 
 	if (likely(k->tsc_known && k->tsc_offset == offset))
 		return;
@@ -166,8 +172,7 @@ void kvm_sync_tsc(struct kvm_vcpu *k)
 	k->tsc_offset = offset;
 	if (tsc_offset_attr(k, KVM_SET_DEVICE_ATTR, &offset))
 		return;
-	tsc.entry.data = __rdtsc() + offset;
-	ioctl(k->fd, KVM_SET_MSRS, &tsc);
+	kvm_set_one_msr(k, X86_MSR_TSC, __rdtsc() + offset);
 }
 
 /* The guest may have written its TSC. */
@@ -240,12 +245,12 @@ static void get_sregs(struct kvm_vcpu *k, struct x86_cpu_state *state)
 	state->cr3 = sregs.cr3;
 	state->cr4 = sregs.cr4;
 	state->efer = sregs.efer;
-	state->cr8 = vcpu->apic_ops ? vcpu->apic_ops->read_tpr(vcpu->apic) : sregs.cr8;
+	state->cr8 = vcpu->apic_ops && !k->kvm->kernel_apic ? vcpu->apic_ops->read_tpr(vcpu->apic) : sregs.cr8;
 }
 
 static void set_sregs(struct kvm_vcpu *k, const struct x86_cpu_state *state)
 {
-	struct kvm_sregs sregs = { 0 };
+	struct kvm_sregs sregs = { .apic_base = APIC_BASE_RESET }, now;
 
 	for (unsigned i = 0; i < X86_SEG_COUNT; i++)
 		set_segment(&state->seg[i], segment_of(&sregs, i));
@@ -257,7 +262,8 @@ static void set_sregs(struct kvm_vcpu *k, const struct x86_cpu_state *state)
 	sregs.cr4 = state->cr4;
 	sregs.cr8 = state->cr8 & 15;
 	sregs.efer = state->efer;
-	sregs.apic_base = APIC_BASE_RESET;
+	if (k->kvm->kernel_apic && !ioctl(k->fd, KVM_GET_SREGS, &now))
+		sregs.apic_base = now.apic_base;
 	if (ioctl(k->fd, KVM_SET_SREGS, &sregs))
 		log_warn("kvm: CPU %u's system registers are refused: %s", k->vcpu->index, strerror(errno));
 }
@@ -428,7 +434,7 @@ void kvm_get_state(struct vcpu *vcpu, struct x86_cpu_state *state)
 	get_events(k, state);
 	get_msrs(k, state);
 	get_tsc(k, state);
-	state->mp_state = k->mp_state;
+	state->mp_state = k->kvm->kernel_apic ? kvm_get_mp_state(k) : k->mp_state;
 }
 
 void kvm_set_state(struct vcpu *vcpu, const struct x86_cpu_state *state)
@@ -443,6 +449,8 @@ void kvm_set_state(struct vcpu *vcpu, const struct x86_cpu_state *state)
 	set_debugregs(k, state);
 	set_events(k, state);
 	k->mp_state = state->mp_state;
+	if (k->kvm->kernel_apic)
+		kvm_set_mp_state(k, state->mp_state);
 	k->nmi_due = state->nmi_pending && !state->nmi_masked;
 	/* What KVM_RUN would have told. */
 	k->run->if_flag = (state->rflags & X86_FLAG_IF) != 0;
