@@ -33,15 +33,15 @@
 #define XSAVE_BV 512
 
 static const uint8_t code[] = {
-	0x48, 0x89, 0xc2,             /* 1: mov rdx, rax */
-	0x48, 0xc1, 0xe2, 0x0d,       /* shl rdx, 13 */
-	0x48, 0x31, 0xd0,             /* xor rax, rdx */
-	0x48, 0x89, 0xc2,             /* mov rdx, rax */
-	0x48, 0xc1, 0xea, 0x07,       /* shr rdx, 7 */
-	0x48, 0x31, 0xd0,             /* xor rax, rdx */
-	0x48, 0xff, 0xc1,             /* inc rcx */
-	0x48, 0x89, 0x0f,             /* mov [rdi], rcx */
-	0xeb, 0xe4,                   /* jmp 1b */
+	0x48, 0x89, 0xc2,       /* 1: mov rdx, rax */
+	0x48, 0xc1, 0xe2, 0x0d, /* shl rdx, 13 */
+	0x48, 0x31, 0xd0,       /* xor rax, rdx */
+	0x48, 0x89, 0xc2,       /* mov rdx, rax */
+	0x48, 0xc1, 0xea, 0x07, /* shr rdx, 7 */
+	0x48, 0x31, 0xd0,       /* xor rax, rdx */
+	0x48, 0xff, 0xc1,       /* inc rcx */
+	0x48, 0x89, 0x0f,       /* mov [rdi], rcx */
+	0xeb, 0xe4,             /* jmp 1b */
 };
 #define RCX_COUNTED 23 /* offset of the instruction after inc rcx */
 #define RAX_1 10       /* after the first xor */
@@ -109,8 +109,8 @@ static void initial_memory(struct vm *vm)
 }
 
 /* A machine with this state, stopped. */
-static struct vm *create(const char *name, const struct engine *model_engine, const struct x86_cpu_state *state,
-			 const struct vm *from)
+static struct vm *create(const char *name, const struct engine *model_engine,
+			 const struct x86_cpu_state *state, const struct vm *from)
 {
 	struct vm_config config = { .cpus = 1, .memory = MEMORY };
 	struct cpu_source source;
@@ -146,11 +146,13 @@ static void same(bool equal, const char *where, const char *field, uint64_t a, u
 {
 	if (equal)
 		return;
-	printf("FAIL " NAME ": %s: %s is 0x%llx, was 0x%llx\n", where, field, (unsigned long long)b, (unsigned long long)a);
+	printf("FAIL " NAME ": %s: %s is 0x%llx, was 0x%llx\n", where, field, (unsigned long long)b,
+	       (unsigned long long)a);
 	exit(1);
 }
 
-static void compare_segments(const char *where, const struct x86_cpu_state *a, const struct x86_cpu_state *b)
+static void compare_segments(const char *where, const struct x86_cpu_state *a,
+			     const struct x86_cpu_state *b)
 {
 	for (unsigned i = 0; i < X86_SEG_COUNT; i++) {
 		const struct x86_segment *s = &a->seg[i], *t = &b->seg[i];
@@ -165,12 +167,15 @@ static void compare_segments(const char *where, const struct x86_cpu_state *a, c
 }
 
 /* All that the guest does not change; `running`: nor what it does. */
-static void compare(const char *where, const struct x86_cpu_state *a, const struct x86_cpu_state *b, bool running)
+static void compare(const char *where, const struct x86_cpu_state *a, const struct x86_cpu_state *b,
+		    bool running)
 {
-#define SAME(field) same(a->field == b->field, where, #field, (uint64_t)a->field, (uint64_t)b->field)
+#define SAME(field)                                                                                \
+	same(a->field == b->field, where, #field, (uint64_t)a->field, (uint64_t)b->field)
 	for (unsigned i = 0; i < 16; i++)
 		if (!running || (i != X86_RAX && i != X86_RCX && i != X86_RDX))
-			same(a->gpr[i] == b->gpr[i], where, "a general register", a->gpr[i], b->gpr[i]);
+			same(a->gpr[i] == b->gpr[i], where, "a general register", a->gpr[i],
+			     b->gpr[i]);
 	if (!running) {
 		SAME(rip);
 		SAME(rflags);
@@ -201,7 +206,8 @@ static void compare(const char *where, const struct x86_cpu_state *a, const stru
 	SAME(nmi_masked);
 	SAME(nmi_pending);
 	SAME(event_pending);
-	same(!memcmp(a->xsave + XSAVE_XMM, b->xsave + XSAVE_XMM, 256), where, "an XMM register", 0, 1);
+	same(!memcmp(a->xsave + XSAVE_XMM, b->xsave + XSAVE_XMM, 256), where, "an XMM register", 0,
+	     1);
 	same(!memcmp(a->xsave, b->xsave, 8), where, "the x87 environment", 0, 1);
 #undef SAME
 }
@@ -227,7 +233,8 @@ static void run(struct vm *vm, struct x86_cpu_state *state, const char *where)
 	}
 	vm_pause(vm);
 	get(vm, state);
-	same(state->gpr[X86_RCX] > before + 1000, where, "the guest's counter", before, state->gpr[X86_RCX]);
+	same(state->gpr[X86_RCX] > before + 1000, where, "the guest's counter", before,
+	     state->gpr[X86_RCX]);
 }
 
 /* Is RAX what RCX rounds make of the seed, given where in a round the guest stands? */
@@ -281,6 +288,7 @@ int main(void)
 	}
 	check_sum(&state);
 	vm_destroy(previous);
-	printf("ok " NAME ": %llu rounds under bt, kvm and bt\n", (unsigned long long)state.gpr[X86_RCX]);
+	printf("ok " NAME ": %llu rounds under bt, kvm and bt\n",
+	       (unsigned long long)state.gpr[X86_RCX]);
 	return 0;
 }

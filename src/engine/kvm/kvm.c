@@ -72,7 +72,8 @@ static int add_memory(struct kvm_vm *kvm, struct vm *vm, struct error *err)
 		};
 
 		if (ioctl(kvm->fd, KVM_SET_USER_MEMORY_REGION, &region))
-			return error_set_errno(err, errno, "kvm: cannot give the guest memory '%s'", slot->name);
+			return error_set_errno(err, errno, "kvm: cannot give the guest memory '%s'",
+					       slot->name);
 	}
 	return 0;
 }
@@ -89,7 +90,8 @@ static void warn_if_crippled(void)
 	if (found->emulated)
 		log_warn("kvm is %s: %s", found->reason, found->advice);
 	if (found->unemulated[0])
-		log_warn("kvm cannot execute here, so the guest is not told of: %s", found->unemulated);
+		log_warn("kvm cannot execute here, so the guest is not told of: %s",
+			 found->unemulated);
 }
 
 static int open_vm(struct kvm_vm *kvm, struct vm *vm, struct error *err)
@@ -223,7 +225,8 @@ static void print_stats(struct vm *vm, FILE *out)
 			sum += k ? k->exits_by_reason[reason] : 0;
 		}
 		if (sum)
-			fprintf(out, "  %-20s %12llu\n", kvm_exit_name(reason), (unsigned long long)sum);
+			fprintf(out, "  %-20s %12llu\n", kvm_exit_name(reason),
+				(unsigned long long)sum);
 	}
 }
 

@@ -69,14 +69,14 @@ struct kvm_vcpu {
 /* What a probe found; filled once a process, from `unemulated` on by kvm_features() only. */
 struct kvm_findings {
 	bool usable;
-	bool emulated;     /* kernel code is emulated instruction by instruction */
-	char reason[256];  /* one sentence */
-	char advice[256];  /* what to do about it, or "" */
-	bool kernel_apic; /* use the kernel's local APICs */
+	bool emulated;             /* kernel code is emulated instruction by instruction */
+	char reason[256];          /* one sentence */
+	char advice[256];          /* what to do about it, or "" */
+	bool kernel_apic;          /* use the kernel's local APICs */
 	double ns_per_instruction; /* of kernel code in a tight loop; 0: not measured */
 	double ns_per_exit;        /* of a port write that user space answers */
-	char unemulated[128];      /* names of features that do not work though announced, space separated */
-	bool tsc_fixed;            /* the guest reads the host's TSC whatever it is given */
+	char unemulated[128]; /* names of features that do not work though announced, space separated */
+	bool tsc_fixed;       /* the guest reads the host's TSC whatever it is given */
 	uint32_t cpuid_count;
 	struct kvm_cpuid_entry2 cpuid[128]; /* KVM_GET_SUPPORTED_CPUID less what does not work */
 };

@@ -74,7 +74,8 @@ static void set(struct vcpu *vcpu, const struct vm_apic_state *state)
 		return;
 	sregs.apic_base = state->base;
 	if (ioctl(k->fd, KVM_SET_SREGS, &sregs) || ioctl(k->fd, KVM_SET_LAPIC, &page))
-		log_warn("kvm: the local APIC of CPU %u is refused: %s", vcpu->index, strerror(errno));
+		log_warn("kvm: the local APIC of CPU %u is refused: %s", vcpu->index,
+			 strerror(errno));
 	if (state->tsc_deadline)
 		kvm_set_one_msr(k, X86_MSR_TSC_DEADLINE, state->tsc_deadline);
 }

@@ -36,16 +36,19 @@ int kvm_code_open(struct kvm_code *code, int kvm_fd, struct kvm_cpuid2 *cpuid, s
 		code->vm_fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
 	} while (code->vm_fd < 0 && errno == EINTR);
 	if (code->vm_fd < 0)
-		return error_set_errno(err, errno, "the kernel refuses to create a virtual machine");
+		return error_set_errno(err, errno,
+				       "the kernel refuses to create a virtual machine");
 	size = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-	map = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	map = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (size <= 0 || map == MAP_FAILED)
 		return error_set_errno(err, errno, "no memory for a virtual machine");
 	code->run_size = (unsigned)size;
 	code->memory = map;
 	region.userspace_addr = (uint64_t)map;
 	if (ioctl(code->vm_fd, KVM_SET_USER_MEMORY_REGION, &region))
-		return error_set_errno(err, errno, "the kernel refuses memory for a virtual machine");
+		return error_set_errno(err, errno,
+				       "the kernel refuses memory for a virtual machine");
 	code->vcpu_fd = ioctl(code->vm_fd, KVM_CREATE_VCPU, 0);
 	if (code->vcpu_fd < 0)
 		return error_set_errno(err, errno, "the kernel refuses to create a virtual CPU");
@@ -54,7 +57,8 @@ int kvm_code_open(struct kvm_code *code, int kvm_fd, struct kvm_cpuid2 *cpuid, s
 		return error_set_errno(err, errno, "a virtual CPU cannot be mapped");
 	code->run = map;
 	if (ioctl(code->vcpu_fd, KVM_SET_CPUID2, cpuid))
-		return error_set_errno(err, errno, "the kernel refuses the CPUID that it announces");
+		return error_set_errno(err, errno,
+				       "the kernel refuses the CPUID that it announces");
 	put_entry(code, PML4, PDPT | PRESENT_WRITABLE);
 	put_entry(code, PDPT, PD | PRESENT_WRITABLE);
 	put_entry(code, PD, LARGE | PRESENT_WRITABLE);
@@ -75,8 +79,12 @@ void kvm_code_close(struct kvm_code *code)
 
 static int set_registers(struct kvm_code *code)
 {
-	const struct kvm_segment cs = { .selector = 8, .limit = ~0u, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1 };
-	const struct kvm_segment ds = { .selector = 16, .limit = ~0u, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
+	const struct kvm_segment cs = {
+		.selector = 8, .limit = ~0u, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1
+	};
+	const struct kvm_segment ds = {
+		.selector = 16, .limit = ~0u, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1
+	};
 	struct kvm_regs regs = { .rip = CODE, .rsp = DATA, .rdi = DATA, .rflags = X86_FLAG_R1 };
 	struct kvm_sregs sregs;
 
@@ -88,7 +96,10 @@ static int set_registers(struct kvm_code *code)
 	sregs.cr3 = PML4;
 	sregs.cr4 = X86_CR4_PAE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT;
 	sregs.efer = X86_EFER_LME | X86_EFER_LMA;
-	return ioctl(code->vcpu_fd, KVM_SET_SREGS, &sregs) || ioctl(code->vcpu_fd, KVM_SET_REGS, &regs) ? -1 : 0;
+	return ioctl(code->vcpu_fd, KVM_SET_SREGS, &sregs) ||
+			       ioctl(code->vcpu_fd, KVM_SET_REGS, &regs) ?
+		       -1 :
+		       0;
 }
 
 int kvm_code_run(struct kvm_code *code, const uint8_t *bytes, unsigned length)

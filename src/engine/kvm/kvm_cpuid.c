@@ -55,7 +55,8 @@ static const struct kvm_cpuid_entry2 *supported(uint32_t leaf, uint32_t subleaf)
 }
 
 /* What needs the kernel's own local APIC: PV_EOI, PV_UNHALT, PV_SEND_IPI, PV_SCHED_YIELD, ASYNC_PF and its kin. */
-#define NEEDS_KERNEL_APIC (BIT(4) | BIT(6) | BIT(7) | BIT(10) | BIT(11) | BIT(13) | BIT(14) | BIT(15))
+#define NEEDS_KERNEL_APIC                                                                          \
+	(BIT(4) | BIT(6) | BIT(7) | BIT(10) | BIT(11) | BIT(13) | BIT(14) | BIT(15))
 /* Provided by user space whatever the kernel announces: x2APIC, hypervisor present, TSC deadline. */
 #define OURS_1_ECX (BIT(21) | BIT(31))
 #define TSC_DEADLINE BIT(24)
@@ -70,7 +71,8 @@ void kvm_filter_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
 	const struct kvm_cpuid_entry2 *e = supported(leaf, subleaf);
 
 	for (unsigned i = 0; i < ARRAY_SIZE(feature_leaves); i++) {
-		const uint32_t mask[4] = { e ? e->eax : 0, e ? e->ebx : 0, e ? e->ecx : 0, e ? e->edx : 0 };
+		const uint32_t mask[4] = { e ? e->eax : 0, e ? e->ebx : 0, e ? e->ecx : 0,
+					   e ? e->edx : 0 };
 
 		if (feature_leaves[i].leaf != leaf || feature_leaves[i].subleaf != subleaf)
 			continue;
@@ -123,7 +125,8 @@ int kvm_filter_msrs(struct kvm_vm *kvm, struct error *err)
 {
 	struct kvm_enable_cap exits = {
 		.cap = KVM_CAP_X86_USER_SPACE_MSR,
-		.args[0] = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER,
+		.args[0] = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN |
+			   KVM_MSR_EXIT_REASON_FILTER,
 	};
 	static uint8_t none[1]; /* no bit set: every access in the range is denied, that is, ours */
 	struct kvm_msr_filter filter = {
@@ -138,8 +141,11 @@ int kvm_filter_msrs(struct kvm_vm *kvm, struct error *err)
 
 	if (kvm->kernel_apic)
 		return 0;
-	if (ioctl(kvm->fd, KVM_ENABLE_CAP, &exits) || ioctl(kvm->fd, KVM_X86_SET_MSR_FILTER, &filter))
-		return error_set_errno(err, errno, "kvm: this kernel cannot pass MSR accesses on (Linux 5.10 or later is needed)");
+	if (ioctl(kvm->fd, KVM_ENABLE_CAP, &exits) ||
+	    ioctl(kvm->fd, KVM_X86_SET_MSR_FILTER, &filter))
+		return error_set_errno(
+			err, errno,
+			"kvm: this kernel cannot pass MSR accesses on (Linux 5.10 or later is needed)");
 	kvm->has_msr_exits = true;
 	return 0;
 }
@@ -163,8 +169,8 @@ void kvm_read_msr_exit(struct kvm_vcpu *k)
 	run->msr.data = value;
 	run->msr.error = rc != 0;
 	k->incomplete = true;
-	trace(TRACE_MSR, "cpu %u: rdmsr 0x%x %s 0x%llx", vcpu->index, run->msr.index, rc ? "#GP" : "=",
-	      (unsigned long long)value);
+	trace(TRACE_MSR, "cpu %u: rdmsr 0x%x %s 0x%llx", vcpu->index, run->msr.index,
+	      rc ? "#GP" : "=", (unsigned long long)value);
 }
 
 void kvm_write_msr_exit(struct kvm_vcpu *k)
@@ -178,6 +184,6 @@ void kvm_write_msr_exit(struct kvm_vcpu *k)
 		rc = vcpu->apic_ops->write_msr(vcpu->apic, run->msr.index, run->msr.data);
 	run->msr.error = rc != 0;
 	k->incomplete = true;
-	trace(TRACE_MSR, "cpu %u: wrmsr 0x%x = 0x%llx%s", vcpu->index, run->msr.index, (unsigned long long)run->msr.data,
-	      rc ? " #GP" : "");
+	trace(TRACE_MSR, "cpu %u: wrmsr 0x%x = 0x%llx%s", vcpu->index, run->msr.index,
+	      (unsigned long long)run->msr.data, rc ? " #GP" : "");
 }

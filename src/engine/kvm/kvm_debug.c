@@ -44,7 +44,8 @@ bool kvm_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *gpa)
 
 	kvm_get_state(vcpu, &state);
 	state.cr4 &= ~(uint64_t)X86_CR4_SMAP;
-	if (!x86_walk_page(&state, &ops, vcpu->vm, linear, X86_ACCESS_READ, false, true, bits ? bits : 40, &walk))
+	if (!x86_walk_page(&state, &ops, vcpu->vm, linear, X86_ACCESS_READ, false, true,
+			   bits ? bits : 40, &walk))
 		return false;
 	*gpa = walk.gpa;
 	return true;
@@ -71,7 +72,8 @@ int kvm_set_breakpoint(struct vm *vm, uint64_t linear, bool insert, struct error
 	if (insert == (n < kvm->breakpoint_count))
 		return 0;
 	if (insert && n == KVM_BREAKPOINT_MAX)
-		return error_set(err, 0, "cannot set more than %d breakpoints with the kvm engine", KVM_BREAKPOINT_MAX);
+		return error_set(err, 0, "cannot set more than %d breakpoints with the kvm engine",
+				 KVM_BREAKPOINT_MAX);
 	if (insert)
 		kvm->breakpoints[kvm->breakpoint_count++] = linear;
 	else
@@ -98,7 +100,8 @@ static void step_over(struct kvm_vcpu *k)
 	struct kvm_sregs sregs;
 	uint64_t linear;
 
-	if (!kvm->breakpoint_count || ioctl(k->fd, KVM_GET_REGS, &regs) || ioctl(k->fd, KVM_GET_SREGS, &sregs))
+	if (!kvm->breakpoint_count || ioctl(k->fd, KVM_GET_REGS, &regs) ||
+	    ioctl(k->fd, KVM_GET_SREGS, &sregs))
 		return;
 	linear = sregs.cs.l ? regs.rip : (uint32_t)(sregs.cs.base + regs.rip);
 	for (unsigned n = 0; n < kvm->breakpoint_count; n++) {

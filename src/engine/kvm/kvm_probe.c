@@ -162,7 +162,8 @@ static bool works(struct kvm_code *code, const struct instruction *insn)
 	uint8_t bytes[16];
 
 	memcpy(bytes, insn->bytes, insn->length);
-	memcpy(bytes + insn->length, (const uint8_t[]){ 0xe7, DONE_PORT }, 2); /* out DONE_PORT, eax */
+	memcpy(bytes + insn->length, (const uint8_t[]){ 0xe7, DONE_PORT },
+	       2); /* out DONE_PORT, eax */
 	return kvm_code_run(code, bytes, insn->length + 2u) == KVM_EXIT_IO;
 }
 
@@ -173,13 +174,15 @@ static void mask(struct kvm_findings *found, const struct instruction *feature)
 
 	if (reg)
 		*reg &= ~BIT(feature->bit);
-	snprintf(found->unemulated + used, sizeof(found->unemulated) - used, "%s%s", used ? " " : "", feature->name);
+	snprintf(found->unemulated + used, sizeof(found->unemulated) - used, "%s%s",
+		 used ? " " : "", feature->name);
 }
 
 /* Does the guest read the TSC that it is given? rdtsc; shl rdx, 32; or rax, rdx; out DONE_PORT, eax */
 static bool tsc_moves(struct kvm_code *code)
 {
-	static const uint8_t bytes[] = { 0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0xe7, DONE_PORT };
+	static const uint8_t bytes[] = { 0x0f, 0x31, 0x48, 0xc1, 0xe2,     0x20,
+					 0x48, 0x09, 0xd0, 0xe7, DONE_PORT };
 	struct {
 		struct kvm_msrs header;
 		struct kvm_msr_entry entry;
@@ -187,8 +190,8 @@ static bool tsc_moves(struct kvm_code *code)
 	struct kvm_regs regs;
 
 	return ioctl(code->vcpu_fd, KVM_SET_MSRS, &tsc) == 1 &&
-	       kvm_code_run(code, bytes, sizeof(bytes)) == KVM_EXIT_IO && !ioctl(code->vcpu_fd, KVM_GET_REGS, &regs) &&
-	       regs.rax >= 1ull << 60;
+	       kvm_code_run(code, bytes, sizeof(bytes)) == KVM_EXIT_IO &&
+	       !ioctl(code->vcpu_fd, KVM_GET_REGS, &regs) && regs.rax >= 1ull << 60;
 }
 
 static void try_instructions(struct kvm_code *code, struct kvm_findings *found)
@@ -230,16 +233,23 @@ static void no_device(struct kvm_findings *found)
 	bool intel = cpu_flag(" vmx"), amd = cpu_flag(" svm");
 
 	if (intel || amd) {
-		snprintf(found->reason, sizeof(found->reason), "there is no /dev/kvm, though the processor has %s",
-			 intel ? "VMX" : "SVM");
-		snprintf(found->advice, sizeof(found->advice), "load the module: modprobe %s", intel ? "kvm_intel" : "kvm_amd");
-	} else if (cpu_flag(" hypervisor")) {
 		snprintf(found->reason, sizeof(found->reason),
-			 "there is no /dev/kvm, and this is a virtual machine without nested virtualization");
-		snprintf(found->advice, sizeof(found->advice), "enable nested virtualization in the hypervisor that runs this machine");
+			 "there is no /dev/kvm, though the processor has %s",
+			 intel ? "VMX" : "SVM");
+		snprintf(found->advice, sizeof(found->advice), "load the module: modprobe %s",
+			 intel ? "kvm_intel" : "kvm_amd");
+	} else if (cpu_flag(" hypervisor")) {
+		snprintf(
+			found->reason, sizeof(found->reason),
+			"there is no /dev/kvm, and this is a virtual machine without nested virtualization");
+		snprintf(found->advice, sizeof(found->advice),
+			 "enable nested virtualization in the hypervisor that runs this machine");
 	} else {
-		snprintf(found->reason, sizeof(found->reason), "there is no /dev/kvm, and the processor shows neither VMX nor SVM");
-		snprintf(found->advice, sizeof(found->advice), "enable virtualization in the firmware's set-up, if there is such an option");
+		snprintf(found->reason, sizeof(found->reason),
+			 "there is no /dev/kvm, and the processor shows neither VMX nor SVM");
+		snprintf(
+			found->advice, sizeof(found->advice),
+			"enable virtualization in the firmware's set-up, if there is such an option");
 	}
 }
 
@@ -248,11 +258,16 @@ static void cannot_open(struct kvm_findings *found, int code)
 	if (code == ENOENT || code == ENODEV || code == ENXIO) {
 		no_device(found);
 	} else if (code == EACCES || code == EPERM) {
-		snprintf(found->reason, sizeof(found->reason), "/dev/kvm may not be opened: permission denied");
-		snprintf(found->advice, sizeof(found->advice), "join the group that owns it (usually: adduser $USER kvm), then log in again");
+		snprintf(found->reason, sizeof(found->reason),
+			 "/dev/kvm may not be opened: permission denied");
+		snprintf(
+			found->advice, sizeof(found->advice),
+			"join the group that owns it (usually: adduser $USER kvm), then log in again");
 	} else {
-		snprintf(found->reason, sizeof(found->reason), "/dev/kvm cannot be opened: %s", strerror(code));
-		snprintf(found->advice, sizeof(found->advice), "look at what the kernel says about kvm (dmesg)");
+		snprintf(found->reason, sizeof(found->reason), "/dev/kvm cannot be opened: %s",
+			 strerror(code));
+		snprintf(found->advice, sizeof(found->advice),
+			 "look at what the kernel says about kvm (dmesg)");
 	}
 }
 
@@ -268,7 +283,8 @@ static int get_cpuid(struct kvm_findings *found, int kvm_fd, struct kvm_cpuid2 *
 	for (uint32_t i = 0; i < all->nent; i++) {
 		const struct kvm_cpuid_entry2 *e = &all->entries[i];
 
-		if ((e->eax | e->ebx | e->ecx | e->edx) && found->cpuid_count < ARRAY_SIZE(found->cpuid))
+		if ((e->eax | e->ebx | e->ecx | e->edx) &&
+		    found->cpuid_count < ARRAY_SIZE(found->cpuid))
 			found->cpuid[found->cpuid_count++] = *e;
 	}
 	return 0;
@@ -278,15 +294,19 @@ static void judge(struct kvm_findings *found)
 {
 	found->usable = true;
 	if (!found->emulated) {
-		snprintf(found->reason, sizeof(found->reason), "hardware assistance works: %.1f us an exit to lodge and back",
+		snprintf(found->reason, sizeof(found->reason),
+			 "hardware assistance works: %.1f us an exit to lodge and back",
 			 found->ns_per_exit / 1e3);
 		return;
 	}
-	snprintf(found->reason, sizeof(found->reason), "crippled: the host emulates guest kernel code at %.0f ns an instruction",
+	snprintf(found->reason, sizeof(found->reason),
+		 "crippled: the host emulates guest kernel code at %.0f ns an instruction",
 		 found->ns_per_instruction);
-	snprintf(found->advice, sizeof(found->advice), "engine bt is faster here; real hardware assistance needs %s",
-		 cpu_flag(" hypervisor") ? "nested virtualization enabled in the hypervisor that runs this machine" :
-					   "the kernel's own kvm_intel or kvm_amd module");
+	snprintf(found->advice, sizeof(found->advice),
+		 "engine bt is faster here; real hardware assistance needs %s",
+		 cpu_flag(" hypervisor") ?
+			 "nested virtualization enabled in the hypervisor that runs this machine" :
+			 "the kernel's own kvm_intel or kvm_amd module");
 }
 
 /* Open /dev/kvm and a throw-away VM; 0, or -1 with the reason told. */
@@ -306,11 +326,14 @@ static int open_code(struct kvm_findings *found, struct kvm_code *code)
 	}
 	version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0);
 	if (version != KVM_API_VERSION)
-		snprintf(found->reason, sizeof(found->reason), "/dev/kvm has interface version %d, not %d", version, KVM_API_VERSION);
+		snprintf(found->reason, sizeof(found->reason),
+			 "/dev/kvm has interface version %d, not %d", version, KVM_API_VERSION);
 	else if (get_cpuid(found, kvm_fd, &all.header))
-		snprintf(found->reason, sizeof(found->reason), "/dev/kvm does not tell its CPUID: %s", strerror(errno));
+		snprintf(found->reason, sizeof(found->reason),
+			 "/dev/kvm does not tell its CPUID: %s", strerror(errno));
 	else if (kvm_code_open(code, kvm_fd, &all.header, &err))
-		snprintf(found->reason, sizeof(found->reason), "/dev/kvm does not work: %.200s", err.text);
+		snprintf(found->reason, sizeof(found->reason), "/dev/kvm does not work: %.200s",
+			 err.text);
 	else
 		return 0;
 	return -1;
@@ -350,9 +373,11 @@ static void look(void)
 		if (!measure(&code, &findings)) {
 			judge(&findings);
 		} else {
-			snprintf(findings.reason, sizeof(findings.reason),
-				 "/dev/kvm does not work: it cannot run three instructions of 64-bit code");
-			snprintf(findings.advice, sizeof(findings.advice), "look at what the kernel says about kvm (dmesg)");
+			snprintf(
+				findings.reason, sizeof(findings.reason),
+				"/dev/kvm does not work: it cannot run three instructions of 64-bit code");
+			snprintf(findings.advice, sizeof(findings.advice),
+				 "look at what the kernel says about kvm (dmesg)");
 		}
 	}
 	close_later(&code);

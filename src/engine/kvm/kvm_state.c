@@ -62,9 +62,22 @@ static const struct msr msrs[] = {
 	MSR(X86_MSR_MTRR_FIX64K, mtrr_fixed[0]),
 	MSR(X86_MSR_MTRR_FIX16K_80000, mtrr_fixed[1]),
 	MSR(X86_MSR_MTRR_FIX16K_A0000, mtrr_fixed[2]),
-	MTRR_4K(0), MTRR_4K(1), MTRR_4K(2), MTRR_4K(3), MTRR_4K(4), MTRR_4K(5), MTRR_4K(6), MTRR_4K(7),
-	MTRR_RANGE(0), MTRR_RANGE(1), MTRR_RANGE(2), MTRR_RANGE(3),
-	MTRR_RANGE(4), MTRR_RANGE(5), MTRR_RANGE(6), MTRR_RANGE(7),
+	MTRR_4K(0),
+	MTRR_4K(1),
+	MTRR_4K(2),
+	MTRR_4K(3),
+	MTRR_4K(4),
+	MTRR_4K(5),
+	MTRR_4K(6),
+	MTRR_4K(7),
+	MTRR_RANGE(0),
+	MTRR_RANGE(1),
+	MTRR_RANGE(2),
+	MTRR_RANGE(3),
+	MTRR_RANGE(4),
+	MTRR_RANGE(5),
+	MTRR_RANGE(6),
+	MTRR_RANGE(7),
 };
 
 struct msr_buffer {
@@ -180,7 +193,8 @@ static void get_tsc(struct kvm_vcpu *k, struct x86_cpu_state *state)
 {
 	uint64_t offset;
 
-	if (k->tsc_known && tsc_offset_attr(k, KVM_GET_DEVICE_ATTR, &offset) && offset != k->tsc_offset) {
+	if (k->tsc_known && tsc_offset_attr(k, KVM_GET_DEVICE_ATTR, &offset) &&
+	    offset != k->tsc_offset) {
 		k->vcpu->tsc_delta += offset - k->tsc_offset;
 		k->tsc_offset = offset;
 	}
@@ -194,8 +208,9 @@ static void get_segment(const struct kvm_segment *from, struct x86_segment *to)
 	to->selector = from->selector;
 	to->base = from->base;
 	to->limit = from->limit;
-	to->attr = (uint16_t)(from->type | from->s << 4 | from->dpl << 5 | (from->present && !from->unusable) << 7 |
-			      from->avl << 12 | from->l << 13 | from->db << 14 | from->g << 15);
+	to->attr = (uint16_t)(from->type | from->s << 4 | from->dpl << 5 |
+			      (from->present && !from->unusable) << 7 | from->avl << 12 |
+			      from->l << 13 | from->db << 14 | from->g << 15);
 }
 
 static void set_segment(const struct x86_segment *from, struct kvm_segment *to)
@@ -245,7 +260,8 @@ static void get_sregs(struct kvm_vcpu *k, struct x86_cpu_state *state)
 	state->cr3 = sregs.cr3;
 	state->cr4 = sregs.cr4;
 	state->efer = sregs.efer;
-	state->cr8 = vcpu->apic_ops && !k->kvm->kernel_apic ? vcpu->apic_ops->read_tpr(vcpu->apic) : sregs.cr8;
+	state->cr8 = vcpu->apic_ops && !k->kvm->kernel_apic ? vcpu->apic_ops->read_tpr(vcpu->apic) :
+							      sregs.cr8;
 }
 
 static void set_sregs(struct kvm_vcpu *k, const struct x86_cpu_state *state)
@@ -254,8 +270,10 @@ static void set_sregs(struct kvm_vcpu *k, const struct x86_cpu_state *state)
 
 	for (unsigned i = 0; i < X86_SEG_COUNT; i++)
 		set_segment(&state->seg[i], segment_of(&sregs, i));
-	sregs.gdt = (struct kvm_dtable){ .base = state->gdt.base, .limit = (uint16_t)state->gdt.limit };
-	sregs.idt = (struct kvm_dtable){ .base = state->idt.base, .limit = (uint16_t)state->idt.limit };
+	sregs.gdt =
+		(struct kvm_dtable){ .base = state->gdt.base, .limit = (uint16_t)state->gdt.limit };
+	sregs.idt =
+		(struct kvm_dtable){ .base = state->idt.base, .limit = (uint16_t)state->idt.limit };
 	sregs.cr0 = state->cr0;
 	sregs.cr2 = state->cr2;
 	sregs.cr3 = state->cr3;
@@ -265,7 +283,8 @@ static void set_sregs(struct kvm_vcpu *k, const struct x86_cpu_state *state)
 	if (k->kvm->kernel_apic && !ioctl(k->fd, KVM_GET_SREGS, &now))
 		sregs.apic_base = now.apic_base;
 	if (ioctl(k->fd, KVM_SET_SREGS, &sregs))
-		log_warn("kvm: CPU %u's system registers are refused: %s", k->vcpu->index, strerror(errno));
+		log_warn("kvm: CPU %u's system registers are refused: %s", k->vcpu->index,
+			 strerror(errno));
 }
 
 /* ---- general registers ---- */
@@ -317,7 +336,8 @@ static void get_vectors(struct kvm_vcpu *k, struct x86_cpu_state *state)
 	_Static_assert(sizeof(struct kvm_xsave) == X86_XSAVE_MAX, "XSAVE area");
 	memset(state->xsave, 0, sizeof(state->xsave));
 	ioctl(k->fd, KVM_GET_XSAVE, state->xsave);
-	memset(state->xsave + 464, 0, 48); /* bytes that XSAVE leaves alone: the kernel's own notes */
+	memset(state->xsave + 464, 0,
+	       48); /* bytes that XSAVE leaves alone: the kernel's own notes */
 	state->xcr0 = 1;
 	if (k->kvm->has_xcrs && !ioctl(k->fd, KVM_GET_XCRS, &xcrs) && xcrs.nr_xcrs)
 		state->xcr0 = xcrs.xcrs[0].value;
@@ -342,7 +362,8 @@ static void set_vectors(struct kvm_vcpu *k, const struct x86_cpu_state *state)
 	if (k->kvm->has_xcrs && (k->vcpu->vm->cpu_model.xcr0_valid & 2))
 		ioctl(k->fd, KVM_SET_XCRS, &xcrs);
 	if (ioctl(k->fd, KVM_SET_XSAVE, xsave))
-		log_warn("kvm: CPU %u's vector registers are refused: %s", k->vcpu->index, strerror(errno));
+		log_warn("kvm: CPU %u's vector registers are refused: %s", k->vcpu->index,
+			 strerror(errno));
 }
 
 /* ---- debug registers ---- */
@@ -361,7 +382,8 @@ static void get_debugregs(struct kvm_vcpu *k, struct x86_cpu_state *state)
 
 static void set_debugregs(struct kvm_vcpu *k, const struct x86_cpu_state *state)
 {
-	struct kvm_debugregs regs = { .dr6 = (uint32_t)state->dr[6], .dr7 = (uint32_t)state->dr[7] };
+	struct kvm_debugregs regs = { .dr6 = (uint32_t)state->dr[6],
+				      .dr7 = (uint32_t)state->dr[7] };
 
 	for (unsigned i = 0; i < 4; i++)
 		regs.db[i] = state->dr[i];
@@ -386,7 +408,8 @@ static void get_events(struct kvm_vcpu *k, struct x86_cpu_state *state)
 		state->event_pending = 1;
 		state->event_vector = events.exception.nr;
 		state->event_has_error = events.exception.has_error_code;
-		state->event_error = events.exception.has_error_code ? events.exception.error_code : 0;
+		state->event_error = events.exception.has_error_code ? events.exception.error_code :
+								       0;
 	} else if (events.interrupt.injected && !events.interrupt.soft) {
 		state->event_pending = 1;
 		state->event_vector = events.interrupt.nr;
@@ -416,7 +439,8 @@ static void set_events(struct kvm_vcpu *k, const struct x86_cpu_state *state)
 		events.exception.error_code = state->event_error;
 	}
 	if (ioctl(k->fd, KVM_SET_VCPU_EVENTS, &events))
-		log_warn("kvm: CPU %u's pending events are refused: %s", k->vcpu->index, strerror(errno));
+		log_warn("kvm: CPU %u's pending events are refused: %s", k->vcpu->index,
+			 strerror(errno));
 }
 
 /* ---- all of it ---- */
