@@ -177,15 +177,18 @@ static bool tsc_offset_attr(struct kvm_vcpu *k, unsigned long request, uint64_t 
 
 void kvm_sync_tsc(struct kvm_vcpu *k)
 {
-	uint64_t offset = k->vcpu->vm->tsc_offset + k->vcpu->tsc_delta;
+	uint64_t base = k->vcpu->vm->tsc_offset, offset;
 
-	if (likely(k->tsc_known && k->tsc_offset == offset))
+	if (likely(k->tsc_known && k->tsc_offset == base + k->vcpu->tsc_delta))
 		return;
+	/* What the guest itself has moved it by stays. */
+	if (k->tsc_known && tsc_offset_attr(k, KVM_GET_DEVICE_ATTR, &offset))
+		k->vcpu->tsc_delta += offset - k->tsc_offset;
+	offset = base + k->vcpu->tsc_delta;
 	k->tsc_known = true;
 	k->tsc_offset = offset;
-	if (tsc_offset_attr(k, KVM_SET_DEVICE_ATTR, &offset))
-		return;
-	kvm_set_one_msr(k, X86_MSR_TSC, __rdtsc() + offset);
+	if (!tsc_offset_attr(k, KVM_SET_DEVICE_ATTR, &offset))
+		kvm_set_one_msr(k, X86_MSR_TSC, __rdtsc() + offset);
 }
 
 /* The guest may have written its TSC. */
