@@ -5,7 +5,7 @@
  *
  *   paths [-t SECONDS] [-d DISK] [-n ADDRESS:PORT] [NAME...]
  *
- * Each figure repeats its operation for SECONDS (0.2), five times, and prints `PATH name value`:
+ * Each figure repeats its operation for SECONDS (0.2) in five parts, and prints `PATH name value`:
  * of the five, the best mean cost of one operation in ns, or the best MB/s where the name says so
  * (see the table at the end). The best, because what disturbs (the host's other work) only ever
  * adds. The disk is only read. The network figures talk to `host serve` (host.c) at ADDRESS:PORT.
@@ -48,7 +48,7 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Repeats do_one in batches until the duration is over; ns for one. A negative result is a failure. */
+/* Repeats do_one in batches until the duration is over; ns for one. Negative: it failed. */
 static double repeat(bool (*do_one)(void *), void *context, unsigned batch)
 {
 	uint64_t start = now_ns(), end, limit = start + (uint64_t)(duration * 1e9), count = 0;
@@ -373,7 +373,7 @@ static double path_unix(void)
 	return socketpair(AF_UNIX, SOCK_STREAM, 0, ends) ? -1 : throughput(ends[1], ends[0]);
 }
 
-/* The disk. The host has it in its page cache; O_DIRECT goes there each time, in order, from the beginning. */
+/* The disk. The host has it in its page cache; O_DIRECT goes there each time, in order. */
 
 struct area {
 	int fd;
@@ -391,19 +391,16 @@ static bool one_read(void *context)
 	return true;
 }
 
-static double disk_reads(size_t block, size_t step, int flags)
+static double disk_reads(size_t block, size_t step)
 {
 	struct area a = { .block = block, .step = step };
 	double result;
 
-	a.fd = disk ? open(disk, O_RDONLY | flags) : -1;
+	a.fd = disk ? open(disk, O_RDONLY | O_DIRECT) : -1;
 	if (a.fd < 0 || ioctl(a.fd, BLKGETSIZE64, &a.size))
 		return -1;
 	if (a.size > 256u << 20)
 		a.size = 256u << 20;
-	if (!(flags &
-	      O_DIRECT)) /* as dd does it: through the guest's page cache, which begins empty */
-		ioctl(a.fd, BLKFLSBUF, 0);
 	result = repeat(one_read, &a, 4);
 	close(a.fd);
 	return result;
@@ -411,10 +408,13 @@ static double disk_reads(size_t block, size_t step, int flags)
 
 static double path_disk_direct(void)
 {
-	return mb_per_second(disk_reads(BLOCK, BLOCK, O_DIRECT), BLOCK);
+	return mb_per_second(disk_reads(BLOCK, BLOCK), BLOCK);
 }
 
-/* One pass over 256 MiB at most, whatever the duration: the second pass would read the guest's own page cache. */
+/*
+ * As dd does it: through the guest's page cache, which begins empty. 256 MiB at most, whatever the
+ * duration: a second pass would read what that cache holds.
+ */
 static double path_disk_cached(void)
 {
 	struct area a = { .block = BLOCK, .step = BLOCK };
@@ -439,7 +439,7 @@ static double path_disk_cached(void)
 /* Steps of 17 pages, so that no read can be merged with the one before. */
 static double path_disk_latency(void)
 {
-	return disk_reads(PAGE, 17 * PAGE, O_DIRECT);
+	return disk_reads(PAGE, 17 * PAGE);
 }
 
 /* The network: TCP to the host. The first byte says what is wanted. */
