@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* virtio-net as a driver sees it, on a back end that records frames, and on the user network
  * with a small IP stack. */
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -460,10 +461,30 @@ static size_t make_segment(uint8_t *frame, uint32_t sequence, size_t len, uint8_
 	return 54 + len;
 }
 
+static void post(void *semaphore)
+{
+	sem_post(semaphore);
+}
+
+/* Wait until the event loop has done what was deferred to it: a kick of the transmit queue ends a burst, too. */
+static void settle(struct fixture *f)
+{
+	sem_t done;
+
+	sem_init(&done, 0, 0);
+	vm_defer(f->m->vm, post, &done);
+	while (sem_wait(&done))
+		;
+	sem_destroy(&done);
+}
+
 /* Hand over segments from..to of 1460 bytes in one burst. */
-static void burst(struct net_backend *net, uint32_t sequence, unsigned count, uint8_t last_flags)
+static void burst(struct fixture *f, struct net_backend *net, uint32_t sequence, unsigned count,
+		  uint8_t last_flags)
 {
 	uint8_t frame[1514];
+
+	settle(f);
 
 	for (unsigned i = 0; i < count; i++) {
 		size_t len = make_segment(frame, sequence + 1460 * i, 1460,
@@ -537,13 +558,14 @@ static void segments_are_joined(void **state)
 	for (unsigned mode = 0; mode < 4; mode++) {
 		start(&f, BIT64(1) | BIT64(7) | BIT64(15), mode, 1526, BUFFERS);
 		rx_next = BUFFERS;
-		burst(&r->net, 1000, 1, 0x10);
+		burst(&f, &r->net, 1000, 1, 0x10);
 		check_joined(&f, 1000, 1, 1460);
-		burst(&r->net, 2460, 10, 0x10);
+		burst(&f, &r->net, 2460, 10, 0x10);
 		check_joined(&f, 2460, 10, 1460);
-		burst(&r->net, 100000, 30, 0x18); /* more than one frame may hold */
+		burst(&f, &r->net, 100000, 30, 0x18); /* more than one frame may hold */
 		check_joined(&f, 100000, 22, 1460);
 		check_joined(&f, 100000 + 22 * 1460, 8, 1460);
+		settle(&f);
 		/* A short one ends a train; what is out of sequence starts another. */
 		r->net.frontend->receive(r->net.opaque, frame, make_segment(frame, 0, 1460, 0x10));
 		r->net.frontend->receive(r->net.opaque, frame,
