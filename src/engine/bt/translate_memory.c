@@ -19,6 +19,8 @@
  */
 #include "engine/bt/translate.h"
 
+#define QUIET_SLOT GS_OFF(scratch[5]) /* RCX during a check that leaves EFLAGS alone */
+
 const struct host_mem bt_cold_mem = { .base = T0, .index = NO_REG };
 
 #define TAG_OFF(cls, write)                                                                        \
@@ -184,14 +186,20 @@ void bt_flags_clobber(struct translator *t, unsigned tmp)
 		t->flags = FLAGS_SLOT;
 }
 
-void bt_flags_before_insn(struct translator *t, int tmp)
+/* Does the current instruction have to find the guest's flags in EFLAGS? */
+static bool wants_flags(const struct translator *t)
 {
 	const struct x86_insn *insn = t->insn;
 	uint16_t touched = (insn->flags_write | insn->flags_maybe) & X86_FLAGS_ARITH;
 	bool reads = insn->flags_read & X86_FLAGS_ARITH;
 	bool partial = touched && (t->live_after & X86_FLAGS_ARITH & ~insn->flags_write);
 
-	if (reads || partial)
+	return reads || partial;
+}
+
+void bt_flags_before_insn(struct translator *t, int tmp)
+{
+	if (wants_flags(t))
 		bt_flags_to_host(t, tmp);
 }
 
@@ -213,6 +221,31 @@ static void emit_check(struct translator *t, const struct access *a, uint8_t **m
 	emit_alu_imm(b, true, 4, T0, -(int32_t)PAGE_SIZE);
 	emit_op_gs_index8(b, true, 0x3b, T0, T1, TAG_OFF(t->cls, a->kind & X86_MEM_W));
 	*miss = emit_jcc(b, 5, b->p);
+	emit_op_gs_index8(b, true, 0x8b, T1, T1, ADDEND_OFF(t->cls));
+}
+
+/*
+ * The same check without touching EFLAGS, for instructions that read them (adc, cmov...): shifts of BMI2, a difference
+ * instead of a compare, and JRCXZ. T1: linear address. RCX is put back on both ways.
+ */
+static void emit_quiet_check(struct translator *t, const struct access *a, uint8_t **miss)
+{
+	struct bt_buf *b = &t->hot;
+
+	emit_store_gs(b, true, X86_RCX, QUIET_SLOT);
+	emit_lea_disp(b, true, T0, T1, a->size - 1);
+	emit_mov_imm32(b, X86_RCX, PAGE_SHIFT);
+	emit_bytes(b, (const uint8_t[]){ 0xc4, 0x42, 0xf3, 0xf7, 0xdb }, 5); /* shrx r11, r11, rcx */
+	emit_movzx16(b, T1, T1);
+	emit_bytes(b, (const uint8_t[]){ 0xc4, 0x42, 0xf3, 0xf7, 0xd2 }, 5); /* shrx r10, r10, rcx */
+	emit_bytes(b, (const uint8_t[]){ 0xc4, 0x42, 0xf1, 0xf7, 0xd2 }, 5); /* shlx r10, r10, rcx */
+	emit_op_gs_index8(b, true, 0x8b, X86_RCX, T1, TAG_OFF(t->cls, a->kind & X86_MEM_W));
+	emit_bytes(b, (const uint8_t[]){ 0x49, 0xf7, 0xd2 }, 3); /* not r10 */
+	emit_lea(b, true, X86_RCX,
+		 &(struct host_mem){ .base = X86_RCX, .index = T0, .disp = 1 });
+	emit_bytes(b, (const uint8_t[]){ 0xe3, 0x05 }, 2); /* jrcxz over the jump */
+	*miss = emit_jmp(b, b->p);
+	emit_load_gs(b, true, X86_RCX, QUIET_SLOT);
 	emit_op_gs_index8(b, true, 0x8b, T1, T1, ADDEND_OFF(t->cls));
 }
 
@@ -273,7 +306,7 @@ void bt_access_begin(struct translator *t, struct access *a)
 	const struct guest_ea *ea = &a->ea;
 	struct bt_buf *b = &t->hot, *c = &t->cold;
 	bool segment = needs_segment(t, ea->seg), write = a->kind & X86_MEM_W;
-	bool direct, recompute;
+	bool direct, recompute, quiet;
 	uint8_t *miss[3] = { NULL, NULL, NULL };
 	const uint8_t *retry;
 
@@ -281,11 +314,15 @@ void bt_access_begin(struct translator *t, struct access *a)
 		bt_group_access(t, a);
 		return;
 	}
-	bt_flags_clobber(t, T0);
+	recompute = t->long_mode && ea->addrsize == 8 && !ea->absolute && !ea->slot;
+	quiet = recompute && bt_host.bmi2 && wants_flags(t) && !(t->mode & BT_MODE_ALIGN) &&
+		(t->flags == FLAGS_HOST || t->flags == FLAGS_BOTH) &&
+		t->insn->op_class == X86_CLASS_COPY;
+	if (!quiet)
+		bt_flags_clobber(t, T0);
 	retry = b->p;
 
 	/* direct: the address is one host operand; recompute: it can be built again from its parts after the check */
-	recompute = t->long_mode && ea->addrsize == 8 && !ea->absolute && !ea->slot;
 	direct = recompute && !ea->rip_relative && !has_long_base(t, ea) &&
 		 !is_slot_reg(ea->base) && !is_slot_reg(ea->index);
 	if (!t->long_mode && !segment && ea->addrsize == 4 && !ea->absolute)
@@ -294,7 +331,9 @@ void bt_access_begin(struct translator *t, struct access *a)
 	if (t->mode & BT_MODE_ALIGN)
 		miss[2] = emit_jmp(b, b->p);
 
-	if (direct) {
+	if (quiet) {
+		bt_emit_ea(t, b, ea, T1, T0, true);
+	} else if (direct) {
 		struct host_mem e = {
 			.base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp
 		};
@@ -322,7 +361,10 @@ void bt_access_begin(struct translator *t, struct access *a)
 			emit_store_gs(b, true, T1, GS_OFF(scratch[0]));
 		emit_lea_disp(b, t->long_mode, T0, T1, a->size - 1);
 	}
-	emit_check(t, a, &miss[0]);
+	if (quiet)
+		emit_quiet_check(t, a, &miss[0]);
+	else
+		emit_check(t, a, &miss[0]);
 	if (direct && !t->long_mode) {
 		struct host_mem e = {
 			.base = ea->base, .index = ea->index, .scale = ea->scale, .disp = ea->disp
@@ -345,7 +387,9 @@ void bt_access_begin(struct translator *t, struct access *a)
 	for (unsigned i = 0; i < ARRAY_SIZE(miss); i++)
 		if (miss[i])
 			patch_rel32(miss[i], c->p);
-	if (t->flags == FLAGS_SLOT)
+	if (quiet)
+		emit_load_gs(c, true, X86_RCX, QUIET_SLOT);
+	else if (t->flags == FLAGS_SLOT)
 		bt_flags_restore(c, T0);
 	bt_emit_ea(t, c, ea, T0, T1, true);
 	{
