@@ -217,7 +217,6 @@ struct bt_cpu {
 	uint64_t tramp_dispatch; /* r10 = page offset (may be >= 4096): leave to the dispatcher there */
 
 	struct bt_vcpu *vcpu;
-	uint64_t debug_last_block;     /* not maintained in release */
 	_Atomic uint32_t *irq_pending; /* vcpu->irq_pending, for STI and POPF inline */
 	/* The last indirect near branch: page offset | how much it has moved RSP << 16 (signed), so that
 	 * one to a non-canonical address can be taken back: the fault is the branch's. */

@@ -82,7 +82,6 @@ struct access {
 	uint8_t site_flags; /* BT_SITE_* */
 	bool need_t0; /* the operation needs T0 as a data register in hot code (T1 in cold code) */
 	struct host_mem m; /* out: the operand in hot code. In cold code it is [T0] */
-	struct bt_site *site;
 	uint8_t *site_address;
 };
 

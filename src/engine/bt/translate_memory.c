@@ -5,10 +5,10 @@
  * Every access is checked against the software TLB inline and then done by the host's own
  * instruction at guest address + addend:
  *
- *     lea  r11d, [EA];  shr r11d, 12;  movzx r11d, r11w     index: linear bits 12-27
- *     lea  r10, [EA + size - 1];  and r10, -4096             tag of the last byte: a page crossing
- *     cmp  r10, gs:[r11*8 + tag];  jne cold                  misses, unless the next page... it does
- *     mov  r11, gs:[r11*8 + addend]                          not have this index
+ *     lea  r11d, [EA];  shr r11d, 12;  movzx r11d, r11w    index: linear bits 12-27 of the first byte
+ *     lea  r10, [EA + size - 1];  and r10, -4096           tag: page of the last byte. Where that is
+ *     cmp  r10, gs:[r11*8 + tag];  jne cold                another page, it cannot be at this index
+ *     mov  r11, gs:[r11*8 + addend]
  *     op   [EA + r11]
  *
  * The compare needs EFLAGS. Where the guest's flags are live, they are first put into cpu->flags_slot
@@ -148,7 +148,6 @@ void bt_flags_save(struct bt_buf *b, unsigned tmp)
 	emit_bytes(b, (const uint8_t[]){ 0x0f, 0x90, 0xc0 }, 3); /* seto al */
 	emit8(b, 0x66);
 	emit_store_gs(b, false, X86_RAX, GS_OFF(flags_slot));
-	/* The 66 prefix above precedes the GS prefix of the store: both are legacy prefixes. */
 	emit_mov(b, true, X86_RAX, tmp);
 }
 
@@ -399,7 +398,6 @@ void bt_access_begin(struct translator *t, struct access *a)
 		patch_rel32(field, c->p);
 	}
 	a->site_address = c->p;
-	a->site = (struct bt_site *)(void *)c->p;
 	c->p += sizeof(struct bt_site);
 	{
 		struct bt_site site = {
